@@ -1,0 +1,126 @@
+"""The `megatron` command: any part of the platform, from the same code. A composition root: may import everything."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+
+from pydantic import ValidationError
+
+from app.settings import Settings
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its status."""
+    parsed = _parser().parse_args(arguments)
+    run: Callable[[Settings, argparse.Namespace], int] = parsed.run
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for problem in error.errors():
+            print(f"megatron: setting {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
+        sys.exit(2)
+    from app.db import DatabaseMisconfigured
+
+    try:
+        sys.exit(run(settings, parsed))
+    except DatabaseMisconfigured as error:
+        print(f"megatron: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        print(f"megatron: cannot reach the database: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="megatron", description="A market for synthetic stocks and indexes.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, help_text: str, run: Callable[[Settings, argparse.Namespace], int]) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=help_text, description=help_text)
+        command.set_defaults(run=run)
+        return command
+
+    add("api", "serve the GraphQL API", _api)
+    add("dev", "run the whole market on this machine, with its own PostgreSQL and Valkey", _dev)
+    add("migrate", "bring the database's schema up to date", _migrate)
+    add("audit", "recompute every invariant from the ledger's entries; exit status 1 if anything differs", _audit)
+    add("schema", "print the GraphQL schema", _schema)
+    demo = add("demo", "the demo market", _demo)
+    demo.add_argument("what", choices=("seed", "run"), help="seed: make its assets; run: replay series and trade")
+    demo.add_argument("--url", default="http://127.0.0.1:8000/graphql", help="the API that the traders use")
+    add("hash-password", "read a password from standard input and print its Argon2id hash", _hash_password)
+    return parser
+
+
+def _api(settings: Settings, _: argparse.Namespace) -> int:
+    from app.main import serve
+
+    return serve(settings)
+
+
+def _dev(settings: Settings, _: argparse.Namespace) -> int:
+    from app.local.supervisor import main as supervise
+
+    return supervise(settings)
+
+
+def _migrate(settings: Settings, _: argparse.Namespace) -> int:
+    from app.db import migrate
+
+    asyncio.run(migrate(settings))
+    return 0
+
+
+def _audit(settings: Settings, _: argparse.Namespace) -> int:
+    from app.db import Database
+    from app.ledger.audit import audit, render
+
+    async def run() -> int:
+        database = await Database.open(settings)
+        try:
+            async with database.snapshot() as connection:
+                await connection.execute("SET LOCAL statement_timeout = 0")
+                report = await audit(connection=connection)
+        finally:
+            await database.close()
+        print(render(report))
+        return 0 if report.ok else 1
+
+    return asyncio.run(run())
+
+
+def _schema(_settings: Settings, _: argparse.Namespace) -> int:
+    from api.schema import export
+
+    print(export(), end="")
+    return 0
+
+
+def _demo(settings: Settings, parsed: argparse.Namespace) -> int:
+    if parsed.what == "seed":
+        from app.demo.seed import seed
+
+        asyncio.run(seed(settings))
+    else:
+        from app.demo.run import main_run
+
+        asyncio.run(main_run(settings, parsed.url))
+    return 0
+
+
+def _hash_password(_settings: Settings, _: argparse.Namespace) -> int:
+    import getpass
+
+    from argon2 import PasswordHasher
+
+    password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    if len(password) < 12:
+        print("megatron: an admin's password needs at least 12 characters", file=sys.stderr)
+        return 1
+    print(PasswordHasher().hash(password))
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The exchange: the bonding curve, the decision on each order, batched settlement, quotes, positions, reads."""

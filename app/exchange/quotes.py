@@ -1,0 +1,94 @@
+"""Quotes: what a trade would move if it happened now. Reads one consistent asset row, locks nothing, promises nothing."""
+
+from dataclasses import dataclass
+
+from app.errors import ErrorCode, Refusal, Refused
+from app.exchange.assets import Asset
+from app.exchange.curve import Amounts, average_price, buy_amount, buy_shares, marginal_price, sell_shares
+from app.exchange.orders import Side, parse_size
+from app.money import RATE_UNIT, div_half_even, money_text, shares_text
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """Money in 10^-6, shares in 10^-9, prices in 10^-12, `price_impact` in 10^-9 (negative on a sale)."""
+
+    asset_id: int
+    side: Side
+    shares: int
+    gross: int
+    fee: int
+    total: int
+    average_price: int
+    price_before: int
+    price_after: int
+    price_impact: int
+    at_trade_seq: int
+
+
+def quote(*, asset: Asset, side: Side, shares: str | None, amount: str | None) -> Quote:
+    """What buying or selling would move at this state of `asset`; exactly one of `shares` and `amount` (BUY only).
+
+    Raises `Refused`: INVALID_INPUT for the form, BELOW_MINIMUM, POSITION_LIMIT beyond the curve's largest supply, and
+    INSUFFICIENT_SHARES for more than are outstanding. The caller's own balances do not matter.
+    """
+    share_units, amount_units = parse_size(side=side, shares=shares, amount=amount, path=())
+    field = ("amount",) if amount is not None else ("shares",)
+    amounts = _amounts(asset, side, share_units, amount_units)
+    if amounts.shares == 0 or amounts.gross == 0 or (side is Side.SELL and amounts.gross <= amounts.fee):
+        raise Refused(
+            Refusal(
+                ErrorCode.BELOW_MINIMUM,
+                f"The trade would move nothing; the least is {money_text(asset.min_notional)} {asset.quote_currency}.",
+                field,
+                limit=money_text(asset.min_notional),
+            )
+        )
+    supply_after = asset.supply + (amounts.shares if side is Side.BUY else -amounts.shares)
+    if supply_after > asset.max_supply:
+        remaining = shares_text(max(0, asset.max_supply - asset.supply))
+        raise Refused(
+            Refusal(
+                ErrorCode.POSITION_LIMIT,
+                f"{asset.symbol} may have at most {shares_text(asset.max_supply)} shares outstanding; "
+                f"{remaining} are left.",
+                field,
+                limit=shares_text(asset.max_supply),
+                remaining=remaining,
+            )
+        )
+    before = asset.market_price
+    average = average_price(amounts.gross, amounts.shares)
+    return Quote(
+        asset_id=asset.id,
+        side=side,
+        shares=amounts.shares,
+        gross=amounts.gross,
+        fee=amounts.fee,
+        total=amounts.gross + (amounts.fee if side is Side.BUY else -amounts.fee),
+        average_price=average,
+        price_before=before,
+        price_after=marginal_price(asset.curve, supply_after),
+        price_impact=div_half_even((average - before) * RATE_UNIT, before),
+        at_trade_seq=asset.trade_seq,
+    )
+
+
+def _amounts(asset: Asset, side: Side, shares: int | None, amount: int | None) -> Amounts:
+    if amount is not None:
+        return buy_amount(asset.curve, asset.supply, amount)
+    if shares is None:
+        raise AssertionError("a quote has shares or an amount")
+    if side is Side.BUY:
+        return buy_shares(asset.curve, asset.supply, shares)
+    if shares > asset.supply:
+        raise Refused(
+            Refusal(
+                ErrorCode.INSUFFICIENT_SHARES,
+                f"Only {shares_text(asset.supply)} {asset.symbol} are outstanding, fewer than {shares_text(shares)}.",
+                ("shares",),
+                required=shares_text(shares),
+                available=shares_text(asset.supply),
+            )
+        )
+    return sell_shares(asset.curve, asset.supply, shares)

@@ -1,0 +1,112 @@
+"""All settings, from the environment or `.env`. Every key stands in `.env.example` with a comment.
+
+Only values live here; what they mean is decided where they are used.
+"""
+
+from enum import StrEnum
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Environment(StrEnum):
+    """Development allows test funds and switched-off limits; a database serves the one it was made for, for ever."""
+
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class Settings(BaseSettings):
+    """The process's settings. Names in the environment are MEGATRON_<NAME> but for the aliases below."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="MEGATRON_", env_file=".env", extra="ignore", populate_by_name=True, env_ignore_empty=True
+    )
+
+    env: Environment = Environment.PRODUCTION
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    data_dir: Path = Path(".data")
+
+    database_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("DATABASE_URL", "POSTGRES_URL", "NEON_DATABASE_URL")
+    )
+    redis_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("REDIS_URL", "KV_URL", "UPSTASH_REDIS_URL")
+    )
+    upstash_rest_url: str | None = Field(
+        default=None, validation_alias=AliasChoices("UPSTASH_REDIS_REST_URL", "KV_REST_API_URL")
+    )
+    upstash_rest_token: str | None = Field(
+        default=None, validation_alias=AliasChoices("UPSTASH_REDIS_REST_TOKEN", "KV_REST_API_TOKEN"), repr=False
+    )
+    database_pool_max: int = Field(default=16, ge=2, le=200)
+    database_pooler: bool = False
+    """A pooler in transaction mode stands in front: prepared statements are not kept."""
+
+    admin_password_hash: str | None = Field(default=None, repr=False)
+    """bcrypt or Argon2id hash of the password of the admin named "admin"; unset, that admin cannot log in."""
+    admins: dict[str, str] = Field(default_factory=dict, repr=False)
+    """Further named admins: JSON object of name to password hash."""
+    session_hours: int = Field(default=24 * 14, ge=1, le=24 * 90)
+    admin_session_minutes: int = Field(default=60, ge=5, le=24 * 60)
+    password_hash_concurrency: int = Field(default=2, ge=1, le=32)
+
+    rate_limits: bool = True
+    rate_limit_per_ip_minute: int = Field(default=6_000, ge=1)
+    """Cost points a minute and address; a plain request costs 1."""
+    rate_limit_per_account_minute: int = Field(default=6_000, ge=1)
+    rate_limit_log_in_minute: int = Field(default=10, ge=1)
+    """Log-ins a minute, by address and by e-mail."""
+    rate_limit_sign_up_hour: int = Field(default=30, ge=1)
+    """Sign-ups an hour and address."""
+    trusted_proxies: list[str] = Field(default_factory=list)
+    """Networks whose X-Forwarded-For counts, JSON list of CIDRs."""
+    allowed_origins: list[str] = Field(default_factory=list)
+    """Origins of frontends, JSON list such as ["https://app.example"]; the API's own origin is always allowed."""
+    allowed_hosts: list[str] = Field(default_factory=lambda: ["localhost", "127.0.0.1", "[::1]"])
+    """Host headers that are served, JSON list; "*" serves any."""
+
+    demo_traders: bool = True
+    """Whether `megatron dev` starts demo traders."""
+    log_level: str = "INFO"
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, values: list[str]) -> list[str]:
+        for value in values:
+            ip_network(value, strict=False)
+        return values
+
+    @model_validator(mode="after")
+    def _development_stays_home(self) -> "Settings":
+        if self.development and self.host not in ("127.0.0.1", "::1", "localhost"):
+            raise ValueError(
+                f"development binds to loopback only, and MEGATRON_HOST is {self.host!r}: use 127.0.0.1, "
+                "or serve with MEGATRON_ENV=production"
+            )
+        if not self.rate_limits and not self.development:
+            raise ValueError("MEGATRON_RATE_LIMITS=0 works in development only: leave it out, or raise the limits")
+        return self
+
+    @property
+    def development(self) -> bool:
+        """Whether test funds and switched-off limits may exist here."""
+        return self.env is Environment.DEVELOPMENT
+
+    @cached_property
+    def proxy_networks(self) -> list[IPv4Network | IPv6Network]:
+        """The trusted proxies, parsed."""
+        return [ip_network(value, strict=False) for value in self.trusted_proxies]
+
+    @property
+    def effective_redis_url(self) -> str | None:
+        """REDIS_URL, or the TLS address that Upstash serves beside its REST one."""
+        if self.redis_url or not (self.upstash_rest_url and self.upstash_rest_token):
+            return self.redis_url
+        host = urlsplit(self.upstash_rest_url).hostname
+        return f"rediss://default:{quote(self.upstash_rest_token, safe='')}@{host}:6379"

@@ -1,0 +1,24 @@
+"""Tortoise models: fields, constraints, indexes. No behaviour. What Tortoise cannot say stands in migrations as SQL."""
+
+from models.accounts import Account, ApiKey, AssetRequest, IdempotencyKey, Session
+from models.exchange import Asset, Order, Position, Trade
+from models.ledger import Entry, LedgerAccount, Transfer
+from models.platform import AuditEntry, Platform, SeriesReplay
+
+__all__ = [
+    "Account",
+    "ApiKey",
+    "Asset",
+    "AssetRequest",
+    "AuditEntry",
+    "Entry",
+    "IdempotencyKey",
+    "LedgerAccount",
+    "Order",
+    "Platform",
+    "Position",
+    "SeriesReplay",
+    "Session",
+    "Trade",
+    "Transfer",
+]
