@@ -4,11 +4,12 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
-from typing import Final
-
-import asyncpg
+from typing import TYPE_CHECKING, Final
 
 from app.exchange.curve import Curve, marginal_price, max_supply, required_reserve
+
+if TYPE_CHECKING:
+    import asyncpg
 
 
 class AssetStatus(StrEnum):
@@ -74,7 +75,7 @@ class Asset:
 ASSET_COLUMNS: Final = ", ".join(field.name for field in fields(Asset))
 
 
-def asset_from_row(row: asyncpg.Record) -> Asset:
+def asset_from_row(row: "asyncpg.Record") -> Asset:
     """The asset in a row that has at least `ASSET_COLUMNS`."""
     values = {field.name: row[field.name] for field in fields(Asset)}
     values["status"] = AssetStatus(values["status"])

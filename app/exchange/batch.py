@@ -6,10 +6,12 @@ Nothing here opens or ends the transaction: `settlement` does, and answers the w
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import asyncpg
 import orjson
 
+from app.copying import copy_rows
 from app.db import Connection
 from app.errors import ErrorCode, Refusal, Refused, Unauthenticated, refuse
 from app.exchange.assets import AssetStatus
@@ -30,6 +32,41 @@ from app.ledger.journal import Journal, LedgerBalance, LedgerKind, TransferReaso
 from app.ledger.locks import lock
 
 Holdings = dict[tuple[int, int], Holding]
+
+_ORDER_COLUMNS: Final = (
+    "id",
+    "account_id",
+    "asset_id",
+    "client_order_id",
+    "input_hash",
+    "side",
+    "type",
+    "time_in_force",
+    "status",
+    "shares",
+    "amount",
+    "filled_shares",
+    "gross",
+    "fee",
+    "refusal",
+    "created_at",
+    "updated_at",
+)
+_TRADE_COLUMNS: Final = (
+    "id",
+    "asset_id",
+    "seq",
+    "account_id",
+    "order_id",
+    "side",
+    "shares",
+    "gross",
+    "fee",
+    "supply_after",
+    "market_after",
+    "transfer_id",
+    "at",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,70 +373,51 @@ async def _write(connection: Connection, state: _State) -> None:
 
 
 async def _write_orders(connection: Connection, orders: Sequence[tuple[Order, bytes]]) -> None:
-    await connection.execute(
-        "INSERT INTO orders (id, account_id, asset_id, client_order_id, input_hash, side, type, time_in_force, status,"
-        " shares, amount, filled_shares, gross, fee, refusal, created_at, updated_at)"
-        " SELECT *, created_at FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bytea[],"
-        " $6::text[], $7::text[], $8::text[], $9::text[], $10::numeric[], $11::bigint[], $12::numeric[],"
-        " $13::bigint[], $14::bigint[], $15::jsonb[], $16::timestamptz[])"
-        " AS t (id, account_id, asset_id, client_order_id, input_hash, side, type, tif, status, shares, amount,"
-        " filled_shares, gross, fee, refusal, created_at)",
-        *zip(
-            *(
-                (
-                    order.id,
-                    order.account_id,
-                    order.asset_id,
-                    order.client_order_id,
-                    input_hash,
-                    order.side,
-                    order.type,
-                    order.time_in_force,
-                    order.status,
-                    order.shares,
-                    order.amount,
-                    order.filled_shares,
-                    order.gross,
-                    order.fee,
-                    orjson.dumps(order.refusal.to_json()).decode() if order.refusal else None,
-                    order.created_at,
-                )
-                for order, input_hash in orders
-            ),
-            strict=True,
-        ),
+    rows = (
+        (
+            order.id,
+            order.account_id,
+            order.asset_id,
+            order.client_order_id,
+            input_hash,
+            order.side,
+            order.type,
+            order.time_in_force,
+            order.status,
+            order.shares,
+            order.amount,
+            order.filled_shares,
+            order.gross,
+            order.fee,
+            orjson.dumps(order.refusal.to_json()).decode() if order.refusal else None,
+            order.created_at,
+            order.updated_at,
+        )
+        for order, input_hash in orders
     )
+    await copy_rows(connection, table="orders", columns=_ORDER_COLUMNS, rows=rows)
 
 
 async def _write_trades(connection: Connection, trades: Sequence[Trade]) -> None:
-    await connection.execute(
-        "INSERT INTO trades (id, asset_id, seq, account_id, order_id, side, shares, gross, fee, supply_after,"
-        " market_after, transfer_id, at)"
-        " SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[],"
-        " $7::numeric[], $8::bigint[], $9::bigint[], $10::numeric[], $11::numeric[], $12::bigint[],"
-        " $13::timestamptz[])",
-        *zip(
-            *(
-                (
-                    t.id,
-                    t.asset_id,
-                    t.seq,
-                    t.account_id,
-                    t.order_id,
-                    t.side,
-                    t.shares,
-                    t.gross,
-                    t.fee,
-                    t.supply_after,
-                    t.market_after,
-                    t.transfer_id,
-                    t.at,
-                )
-                for t in trades
-            ),
-            strict=True,
-        ),
+    rows = (
+        (
+            trade.id,
+            trade.asset_id,
+            trade.seq,
+            trade.account_id,
+            trade.order_id,
+            trade.side,
+            trade.shares,
+            trade.gross,
+            trade.fee,
+            trade.supply_after,
+            trade.market_after,
+            trade.transfer_id,
+            trade.at,
+        )
+        for trade in trades
     )
+    await copy_rows(connection, table="trades", columns=_TRADE_COLUMNS, rows=rows)
 
 
 async def _write_positions(connection: Connection, state: _State) -> None:

@@ -31,7 +31,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """What a trade moves: shares in 10^-9, gross and fee in 10^-6. A buyer pays their sum, a seller gets gross - fee."""
+    """What a trade moves: shares in 10^-9, money in 10^-6. A buyer pays gross + fee, a seller gets gross - fee."""
 
     shares: int
     gross: int

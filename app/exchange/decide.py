@@ -275,7 +275,7 @@ def _position_fits(order: OrderRequest, total: Amounts, *, market: Market, holdi
         remaining = max(0, limit - holding.shares)
         return Refusal(
             ErrorCode.POSITION_LIMIT,
-            f"An account may hold at most {shares_text(limit)} {market.symbol}; {shares_text(remaining)} more may be bought.",
+            f"An account may hold at most {shares_text(limit)} {market.symbol}; {shares_text(remaining)} more fit.",
             field,
             limit=shares_text(limit),
             remaining=shares_text(remaining),

@@ -9,14 +9,16 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import asyncpg
 import orjson
 
 from app.accounts.principals import AccountPrincipal
 from app.errors import Refusal, invalid, quoted
 from app.money import MONEY_DECIMALS, MONEY_REQUEST_MAX, SHARE_DECIMALS, SUPPLY_MAX, parse
+
+if TYPE_CHECKING:
+    import asyncpg
 
 DEADLINE_AHEAD_MAX: Final = timedelta(seconds=60)
 CLIENT_ORDER_ID_LENGTH_MAX: Final = 64
@@ -136,7 +138,7 @@ ORDER_COLUMNS: Final = (
 )
 
 
-def order_from_row(row: asyncpg.Record) -> Order:
+def order_from_row(row: "asyncpg.Record") -> Order:
     """The order in a row that has at least `ORDER_COLUMNS`."""
     return Order(
         row["id"],
@@ -166,7 +168,7 @@ TRADE_COLUMNS: Final = (
 """Of trades t joined with their orders o."""
 
 
-def trade_from_row(row: asyncpg.Record) -> Trade:
+def trade_from_row(row: "asyncpg.Record") -> Trade:
     """The trade in a row of exactly `TRADE_COLUMNS`."""
     values = list(row.values())
     values[6] = Side(values[6])

@@ -1,4 +1,4 @@
-"""Quotes: what a trade would move if it happened now. Reads one consistent asset row, locks nothing, promises nothing."""
+"""Quotes: what a trade would move if it happened now. Reads one asset row, locks nothing, promises nothing."""
 
 from dataclasses import dataclass
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 import asyncpg
 
+from app.copying import copy_rows
 from app.db import Connection
 
 
@@ -86,17 +87,17 @@ class Journal:
         """Write transfers, entries (in one statement: the trigger must see each transfer whole) and balances."""
         if not self._transfers:
             return
-        ids, reasons, refs, counts = zip(*self._transfers, strict=True)
-        await connection.execute(
-            "INSERT INTO transfers (id, reason, ref, entry_count, at)"
-            " SELECT t.*, $5 FROM unnest($1::bigint[], $2::text[], $3::text[], $4::smallint[]) t",
-            ids, reasons, refs, counts, self.at,
-        )  # fmt: skip
-        await connection.execute(
-            "INSERT INTO entries (transfer_id, ledger_account_id, account_id, version, amount, balance_after)"
-            " SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[],"
-            " $5::numeric[], $6::numeric[])",
-            *zip(*self._entries, strict=True),
+        await copy_rows(
+            connection,
+            table="transfers",
+            columns=("id", "reason", "ref", "entry_count", "at"),
+            rows=((*transfer, self.at) for transfer in self._transfers),
+        )
+        await copy_rows(
+            connection,
+            table="entries",
+            columns=("transfer_id", "ledger_account_id", "account_id", "version", "amount", "balance_after"),
+            rows=self._entries,
         )
         touched = self._touched.values()
         await connection.execute(

@@ -1,0 +1,106 @@
+"""What holdings are worth, and what an asset's price is while no engine has ticked. Pure: no I/O, no clock.
+
+Positions are valued at M, and separately at what selling them would really pay. Units as everywhere: money 10^-6,
+shares 10^-9, prices 10^-12, weights 10^-9.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from app.exchange.assets import Asset
+from app.exchange.curve import average_price, sell_shares
+from app.money import RATE_UNIT, div_half_even
+
+_VALUE_SCALE: Final = 10**15
+"""shares 10^-9 times a price 10^-12, over money 10^-6."""
+_IDLE_WEIGHT: Final = RATE_UNIT // 2
+"""w = clamp(0.5 + 0.5 * vol / (vol + V0), 0.2, 0.95) for no recent volume."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A row of `models.exchange.Position`: what an account holds of an asset, at average cost."""
+
+    id: int
+    account_id: int
+    asset_id: int
+    shares: int
+    cost_basis: int
+    realized_pnl: int
+
+
+@dataclass(frozen=True, slots=True)
+class PositionValue:
+    """What a position is worth at one state of its asset."""
+
+    average_price: int
+    market_value: int
+    liquidation_value: int
+    unrealized_pnl: int
+
+
+@dataclass(frozen=True, slots=True)
+class PortfolioValue:
+    """An account's holdings in one quote currency; `liquidation_value` includes the cash."""
+
+    cash: int
+    market_value: int
+    liquidation_value: int
+    realized_pnl: int
+    unrealized_pnl: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdlePrice:
+    """D, M, F and w of an asset whose price no engine computes yet."""
+
+    display: int
+    market: int
+    fundamental: int
+    market_weight: int
+
+
+def value_position(position: Position, asset: Asset) -> PositionValue:
+    """The position's value at the asset's present state.
+
+    Market value is shares * M as displayed, half-even. Liquidation value is what selling all of it now would pay after
+    the fee, never below 0. The unrealised profit is market value less cost basis.
+    """
+    market_value = div_half_even(position.shares * asset.market_price, _VALUE_SCALE)
+    sale = sell_shares(asset.curve, asset.supply, position.shares)
+    return PositionValue(
+        average_price=average_price(position.cost_basis, position.shares),
+        market_value=market_value,
+        liquidation_value=max(0, sale.gross - sale.fee),
+        unrealized_pnl=market_value - position.cost_basis,
+    )
+
+
+def value_portfolio(*, cash: int, holdings: Iterable[tuple[Position, Asset]]) -> PortfolioValue:
+    """The sum of `holdings`, all quoted in one currency, and the cash in it. Each is sold as if it were the only one."""
+    market = liquidation = realized = unrealized = 0
+    for position, asset in holdings:
+        value = value_position(position, asset)
+        market += value.market_value
+        liquidation += value.liquidation_value
+        unrealized += value.unrealized_pnl
+        realized += position.realized_pnl
+    return PortfolioValue(cash, market, cash + liquidation, realized, unrealized)
+
+
+def idle_price(asset: Asset, replayed: int | None) -> IdlePrice:
+    """The price of an asset that no engine has ticked: M itself, or M and the replayed value F in equal parts.
+
+    Without a reading F = P0 and w = 1. With one, w is what the model's formula gives for no recent volume.
+    """
+    market = asset.market_price
+    if replayed is None:
+        return IdlePrice(market, market, asset.base_price, RATE_UNIT)
+    display = div_half_even(_IDLE_WEIGHT * market + (RATE_UNIT - _IDLE_WEIGHT) * replayed, RATE_UNIT)
+    return IdlePrice(display, market, replayed, _IDLE_WEIGHT)
+
+
+def coverage(asset: Asset) -> int | None:
+    """backing / required in 10^-9, rounded down; None where nothing is required."""
+    return asset.backing * RATE_UNIT // asset.required if asset.required else None

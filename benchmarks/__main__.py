@@ -1,0 +1,112 @@
+"""`make bench`: measures everything and prints the figures beside what was asked for. Takes about twelve minutes.
+
+`python -m benchmarks --short` runs one round with little load, to see that the benchmarks themselves work.
+"""
+
+import argparse
+import asyncio
+import os
+import platform
+import statistics
+import sys
+from dataclasses import dataclass
+
+from app.db import Database
+from app.ledger.audit import audit, render
+from benchmarks import api, graphql_operation, peer, settlement
+from benchmarks.market import Servers, Trader, new_asset, prepare, servers
+from benchmarks.report import line, progress
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    rounds: int
+    peer_seconds: int
+    settled: int
+    over_http: int
+    history: int
+    growth: tuple[int, int]
+
+
+FULL = Size(rounds=5, peer_seconds=5, settled=15_000, over_http=8_000, history=1_000_000, growth=(10_000, 100_000))
+SHORT = Size(rounds=1, peer_seconds=1, settled=1_000, over_http=1_000, history=2_000, growth=(500, 1_000))
+
+
+async def compare(
+    running: Servers, database: Database, traders: list[Trader], size: Size, *, tag: str
+) -> tuple[list[float], list[float], list[float]]:
+    """Rounds of peer, settlement and HTTP in turn, each on a hot asset of its own; trades per second of each."""
+    rates: tuple[list[float], list[float], list[float]] = ([], [], [])
+    latencies = []
+    hot = [await new_asset(database, f"{tag}{name}") for name in ("PEER", "ALONE", "HTTP")]
+    for round_number in range(size.rounds):
+        progress(f"round {round_number + 1} of {size.rounds}: peer, settlement, HTTP")
+        rates[0].append(peer.trades_per_second(running, traders, asset_id=hot[0], seconds=size.peer_seconds))
+        rates[1].append(
+            await settlement.trades_per_second(database, traders, asset_id=hot[1], waiting=200, total=size.settled)
+        )
+        with api.api_process(running):
+            api.orders(traders, asset_id=hot[2], total=500, tag=f"{tag}w{round_number}")
+            result = api.orders(traders, asset_id=hot[2], total=size.over_http, tag=f"{tag}h{round_number}")
+        rates[2].append(result.orders_per_second)
+        latencies.append((result.p50_ms, result.p99_ms))
+    line(f"{tag}: peer, PL/pgSQL, 16 clients, one hot asset", rates[0], unit="trades/s")
+    line(f"{tag}: settlement alone, 200 waiting", rates[1], unit="trades/s", peer=rates[0], floor="5 x")
+    line(
+        f"{tag}: over HTTP, 64 connections, 1 process", rates[2], unit="orders/s", peer=rates[0], floor="1.2 x, aim 2 x"
+    )
+    line(f"{tag}: over HTTP, median latency", [p50 for p50, _ in latencies], unit="ms")
+    line(f"{tag}: over HTTP, p99 latency", [p99 for _, p99 in latencies], unit="ms")
+    return rates
+
+
+async def growth(running: Servers, database: Database, traders: list[Trader], size: Size) -> None:
+    """Resident memory of the API process between two counts of orders."""
+    asset_id = await new_asset(database, "GROWTH")
+    first, last = size.growth
+    with api.api_process(running) as pid:
+        api.orders(traders, asset_id=asset_id, total=first, tag="g1")
+        before = api.resident_mib(pid)
+        api.orders(traders, asset_id=asset_id, total=last - first, tag="g2")
+        after = api.resident_mib(pid)
+    line(f"API process, growth from order {first:,} to {last:,}", [after - before], unit="MiB", floor="at most 20 MB")
+
+
+async def checked(database: Database) -> None:
+    """The audit of everything that the benchmarks wrote."""
+    progress("auditing every entry")
+    async with database.snapshot() as connection:
+        await connection.execute("SET LOCAL statement_timeout = 0")
+        report = await audit(connection=connection)
+    print(render(report))
+    if not report.ok:
+        raise SystemExit("the audit is not clean")
+
+
+async def run(size: Size) -> None:
+    """Everything, in order."""
+    print(f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}")
+    graphql_operation.main()
+    with servers() as running:
+        database, traders = await prepare(running.settings())
+        peer.install(running)
+        empty = await compare(running, database, traders, size, tag="EMPTY")
+        await growth(running, database, traders, size)
+        await settlement.fill(database, traders, asset_id=await new_asset(database, "HISTORY"), trades=size.history)
+        full = await compare(running, database, traders, size, tag="FULL")
+        for name, before, after in zip(("peer", "settlement", "HTTP"), empty, full, strict=True):
+            ratio = statistics.median(after) / statistics.median(before)
+            print(
+                f"{name}: {ratio:.2f} of the empty tables' figure with {size.history:,} trades more"
+                + (" [asked: 0.9]" if name != "peer" else "")
+            )
+        await checked(database)
+        await database.close()
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--short", action="store_true")
+    asyncio.run(run(SHORT if arguments.parse_args(sys.argv[1:]).short else FULL))
