@@ -1,4 +1,4 @@
-"""Keys that make a mutation happen once: the first outcome is stored in the transaction of the effect and answered again.
+"""Keys that make a mutation happen once: the first outcome is stored with its effect, and answered again.
 
 For every keyed mutation but orderPlace, whose orders carry their own key. Whose key it is, is a text: "account:<id>" or
 "admin:<name>". Nothing here knows what the mutations do.

@@ -6,7 +6,7 @@ costs the same anywhere in the list and rows that arrive meanwhile neither repea
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import asyncpg
 
@@ -15,10 +15,13 @@ from app.db import Connection
 K = TypeVar("K", int, str)
 T = TypeVar("T")
 
+_FETCHED_ROWS: Final = (21, 51, 101, 251, 501, 1001)
+"""How many rows a statement may ask for: a few numbers, so that few statements need to be prepared and planned."""
+
 
 @dataclass(frozen=True, slots=True)
 class Window(Generic[K]):
-    """At most `limit` rows after the key `after` and before the key `before`, in the list's order.
+    """At most `limit` rows (up to 1,000) after the key `after` and before the key `before`, in the list's order.
 
     The first of them, or with `from_end` the last.
     """
@@ -40,7 +43,7 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A list in SQL: its columns, tables with conditions joined by AND, the parameters ($1...) and the ordering column."""
+    """A list in SQL: columns, tables, conditions joined by AND with their parameters ($1...), the ordering column."""
 
     columns: str
     source: str
@@ -55,41 +58,42 @@ async def fetch_page(
 ) -> Page[T]:
     """The window's page of the list, in one statement.
 
-    One row more than asked for tells whether the list goes on in the direction of reading; whether anything lies on the
-    other side is only a question when a cursor set that side's end.
+    A row more than asked for tells whether the list goes on in the direction of reading; whether anything lies beyond
+    a cursor is looked up only where there is one.
     """
     parameters = list(listing.parameters)
     conditions = list(listing.conditions)
-    beyond, behind = ("<", ">=") if listing.descending else (">", "<=")
-    other_side = "false"
-    for bound, inside, outside, opens in (
-        (window.after, beyond, behind, not window.from_end),
-        (window.before, _flip(beyond), _flip(behind), window.from_end),
+    forward, backward = ("<", ">=") if listing.descending else (">", "<=")
+    beyond = {"after": "false", "before": "false"}
+    for name, bound, inside, outside in (
+        ("after", window.after, forward, backward),
+        ("before", window.before, _flip(forward), _flip(backward)),
     ):
         if bound is None:
             continue
         parameters.append(bound)
         place = f"${len(parameters)}"
-        if opens:
-            where = " AND ".join([*listing.conditions, f"{listing.key} {outside} {place}"])
-            other_side = f"EXISTS (SELECT 1 FROM {listing.source} WHERE {where})"
+        where = " AND ".join([*listing.conditions, f"{listing.key} {outside} {place}"])
+        beyond[name] = f"EXISTS (SELECT 1 FROM {listing.source} WHERE {where})"
         conditions.append(f"{listing.key} {inside} {place}")
+    rows_max = next(count for count in _FETCHED_ROWS if count > window.limit)
     order = "DESC" if listing.descending is not window.from_end else "ASC"
     where = " AND ".join(conditions) or "true"
     rows = await connection.fetch(
-        f"SELECT page.*, side.other_side FROM (SELECT {other_side} AS other_side) side LEFT JOIN LATERAL ("
-        f"SELECT true AS is_row, {listing.columns} FROM {listing.source} WHERE {where}"
-        f" ORDER BY {listing.key} {order} LIMIT {window.limit + 1}) page ON true",
+        f"SELECT page.*, ends.* FROM (SELECT {beyond['after']} AS ends_before, {beyond['before']} AS ends_after) ends"
+        f" LEFT JOIN (SELECT {listing.columns}, {listing.key} AS page_key FROM {listing.source} WHERE {where}"
+        f" ORDER BY {listing.key} {order} LIMIT {rows_max}) page ON true ORDER BY page_key {order}",
         *parameters,
     )
-    found = [row for row in rows if row["is_row"]]
+    found = [row for row in rows if row["page_key"] is not None]
     more = len(found) > window.limit
     built = [build(row) for row in found[: window.limit]]
-    behind_us: bool = rows[0]["other_side"]
+    before: bool = rows[0]["ends_before"]
+    after: bool = rows[0]["ends_after"]
     if window.from_end:
         built.reverse()
-        return Page(built, has_next=behind_us, has_previous=more)
-    return Page(built, has_next=more, has_previous=behind_us)
+        return Page(built, has_next=after, has_previous=more or before)
+    return Page(built, has_next=more or after, has_previous=before)
 
 
 def _flip(comparison: str) -> str:

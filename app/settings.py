@@ -13,6 +13,9 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+_PASSWORD_HASHES = ("$argon2id$", "$2a$", "$2b$", "$2y$")
+
+
 class Environment(StrEnum):
     """Development allows test funds and switched-off limits; a database serves the one it was made for, for ever."""
 
@@ -80,6 +83,21 @@ class Settings(BaseSettings):
     def _networks(cls, values: list[str]) -> list[str]:
         for value in values:
             ip_network(value, strict=False)
+        return values
+
+    @field_validator("admin_password_hash")
+    @classmethod
+    def _usable_hash(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(_PASSWORD_HASHES):
+            raise ValueError("must be a bcrypt or Argon2id hash: `megatron hash-password` makes one")
+        return value
+
+    @field_validator("admins")
+    @classmethod
+    def _usable_hashes(cls, values: dict[str, str]) -> dict[str, str]:
+        for name, value in values.items():
+            if not value.startswith(_PASSWORD_HASHES):
+                raise ValueError(f"{name}'s must be a bcrypt or Argon2id hash: `megatron hash-password` makes one")
         return values
 
     @model_validator(mode="after")

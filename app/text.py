@@ -12,9 +12,7 @@ _LINE_CONTROLS: Final = frozenset("\n\t")
 _BIDI_CONTROLS: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
-def checked_text(
-    value: str, *, field: tuple[str, ...], minimum: int = 1, maximum: int, multiline: bool = False
-) -> str:
+def checked_text(value: str, *, field: tuple[str, ...], minimum: int = 1, maximum: int, multiline: bool = False) -> str:
     """`value` without surrounding space, NFC, with `minimum` to `maximum` characters.
 
     Line breaks and tabs are kept where `multiline`. Raises `Refused` (INVALID_INPUT) that names the field.

@@ -1,7 +1,10 @@
-"""The one lock order of every transaction that moves money: assets by id, then accounts by id, then platform ledgers.
+"""The one lock order of every transaction that moves money: assets by id, then accounts by id.
 
 Everything that decides (keys, statuses, sessions, balances) is read after these locks, never before. An asset's lock
 guards its ledger accounts, an account's lock guards its ledger accounts, positions, orders and keys.
+
+Around these two stand, in the same order everywhere: the pause lock and an admin's key lock (`app.idempotency`) before
+them; the platform's own ledger accounts, asset requests and the audit log's end (`app.admin.audit_log`) after them.
 """
 
 from collections.abc import Collection
