@@ -12,7 +12,6 @@ from urllib.parse import quote, urlsplit
 from pydantic import AliasChoices, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-
 _PASSWORD_HASHES = ("$argon2id$", "$2a$", "$2b$", "$2y$")
 
 

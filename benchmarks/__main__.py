@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from app.db import Database
 from app.ledger.audit import audit, render
-from benchmarks import api, graphql_operation, peer, settlement
+from benchmarks import api, peer, settlement
 from benchmarks.market import Servers, Trader, new_asset, prepare, servers
 from benchmarks.report import line, progress
 
@@ -88,22 +88,27 @@ async def checked(database: Database) -> None:
 async def run(size: Size) -> None:
     """Everything, in order."""
     print(f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}")
-    graphql_operation.main()
+
     with servers() as running:
         database, traders = await prepare(running.settings())
-        peer.install(running)
-        empty = await compare(running, database, traders, size, tag="EMPTY")
-        await growth(running, database, traders, size)
-        await settlement.fill(database, traders, asset_id=await new_asset(database, "HISTORY"), trades=size.history)
-        full = await compare(running, database, traders, size, tag="FULL")
-        for name, before, after in zip(("peer", "settlement", "HTTP"), empty, full, strict=True):
-            ratio = statistics.median(after) / statistics.median(before)
-            print(
-                f"{name}: {ratio:.2f} of the empty tables' figure with {size.history:,} trades more"
-                + (" [asked: 0.9]" if name != "peer" else "")
-            )
-        await checked(database)
-        await database.close()
+        try:
+            await measure(running, database, traders, size)
+        finally:
+            await database.close()
+
+
+async def measure(running: Servers, database: Database, traders: list[Trader], size: Size) -> None:
+    """What needs the market."""
+    peer.install(running)
+    empty = await compare(running, database, traders, size, tag="EMPTY")
+    await growth(running, database, traders, size)
+    await settlement.fill(database, traders, asset_id=await new_asset(database, "HISTORY"), trades=size.history)
+    full = await compare(running, database, traders, size, tag="FULL")
+    for name, before, after in zip(("peer", "settlement", "HTTP"), empty, full, strict=True):
+        ratio = statistics.median(after) / statistics.median(before)
+        asked = "" if name == "peer" else "  [asked: 0.9]"
+        print(f"{name}: {ratio:.2f} of the empty tables' figure with {size.history:,} trades more{asked}")
+    await checked(database)
 
 
 if __name__ == "__main__":

@@ -32,11 +32,11 @@ class Result:
 
 @contextmanager
 def api_process(servers: Servers) -> Iterator[int]:
-    """A production API process on loopback; yields its pid."""
+    """An API process on loopback, everything switched on; yields its pid."""
     settings = servers.settings()
     environment = {
         **os.environ,
-        "MEGATRON_ENV": "production",
+        "MEGATRON_ENV": "development",
         "MEGATRON_PORT": str(PORT),
         "DATABASE_URL": settings.database_url or "",
         "REDIS_URL": settings.redis_url or "",

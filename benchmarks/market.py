@@ -5,26 +5,21 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app.accounts.principals import AccountPrincipal, Credential, Scope
-from app.accounts.tokens import TokenKind, new_token
-from app.clock import now
-from app.db import Connection, Database, migrate
-from app.ledger.journal import (
-    Journal,
-    LedgerKind,
-    TransferReason,
-    load_balances,
-    lock_platform_balance,
-    open_ledger_accounts,
-    reserve_ids,
-)
+from app.accounts.dev_fund import dev_fund
+from app.accounts.principals import AccountPrincipal
+from app.accounts.sessions import ProvenAdmin, admin_log_in
+from app.accounts.sign_up import NewAccount, sign_up
+from app.admin.asset_input import NewAsset
+from app.admin.assets import create_asset
+from app.db import Database, migrate
+from app.ledger.currencies import Currency
 from app.local.postgres import EmbeddedPostgres, ephemeral_postgres
 from app.local.valkey import EmbeddedValkey, ephemeral_valkey
-from app.money import MONEY_UNIT
 from app.settings import Environment, Settings
 
 ACCOUNTS = 1_000
-FUNDS = 10**9 * MONEY_UNIT
+FUNDS = "1000000000"
+SESSION = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +38,10 @@ class Servers:
     valkey: EmbeddedValkey
 
     def settings(self) -> Settings:
-        """Production settings but for the environment's name, with limits that this load never reaches."""
+        """Everything switched on, limits too (which this load never reaches); development, so that funds may exist."""
         return Settings.model_validate(
             {
-                "env": Environment.PRODUCTION,
+                "env": Environment.DEVELOPMENT,
                 "database_url": self.postgres.dsn,
                 "redis_url": self.valkey.url,
                 "rate_limit_per_ip_minute": 10**9,
@@ -66,64 +61,40 @@ def servers() -> Iterator[Servers]:
 
 
 async def prepare(settings: Settings) -> tuple[Database, list[Trader]]:
-    """Migrate, open accounts and sessions, fund them."""
+    """Migrate, sign accounts up and fund them by the platform's own use cases; only the password hashes are blank."""
     await migrate(settings)
     database = await Database.open(settings)
+    return database, [await _trader(database, number) for number in range(ACCOUNTS)]
+
+
+async def _trader(database: Database, number: int) -> Trader:
+    account = NewAccount(f"trader{number}@bench.example", "none")
     async with database.transaction() as unit:
-        traders = [await _trader(unit.connection, number) for number in range(ACCOUNTS)]
-        await _fund(unit.connection, [trader.principal.account_id for trader in traders])
-    return database, traders
-
-
-async def _trader(connection: Connection, number: int) -> Trader:
-    token = new_token(TokenKind.SESSION)
-    account_id = await connection.fetchval(
-        "INSERT INTO accounts (email, password_hash, created_at) VALUES ($1, 'none', now()) RETURNING id",
-        f"trader{number}@bench.example",
-    )
-    session_id = await connection.fetchval(
-        "INSERT INTO sessions (token_hash, account_id, created_at, expires_at) VALUES ($1, $2, now(), $3) RETURNING id",
-        token.digest,
-        account_id,
-        now() + timedelta(days=1),
-    )
-    for currency in ("USDC", "USDT"):
-        await open_ledger_accounts(
-            connection, currency=currency, kinds=(LedgerKind.AVAILABLE, LedgerKind.HELD), account_id=account_id
+        logged_in = await sign_up(unit=unit, account=account, session_lifetime=SESSION)
+        outcome = await dev_fund(
+            unit=unit,
+            principal=logged_in.principal,
+            currency=Currency.USDC,
+            amount=FUNDS,
+            idempotency_key="funds",
+            development=True,
         )
-    return Trader(AccountPrincipal(account_id, Credential("session", session_id), frozenset(Scope)), token.text)
-
-
-async def _fund(connection: Connection, account_ids: list[int]) -> None:
-    balances = await load_balances(connection, account_ids=account_ids, currencies=["USDC"])
-    available = [balance for balance in balances if balance.kind is LedgerKind.AVAILABLE]
-    source = await lock_platform_balance(connection, kind=LedgerKind.DEVELOPMENT, currency="USDC")
-    ids = await reserve_ids(connection, sequence="transfers_id_seq", count=len(available))
-    journal = Journal(at=now(), transfer_ids=ids)
-    for balance in available:
-        journal.post(
-            reason=TransferReason.DEV_FUND,
-            ref=f"Account:{balance.account_id}",
-            legs=((source, -FUNDS), (balance, FUNDS)),
-        )
-    await journal.write(connection)
+    if outcome.refusal is not None:
+        raise RuntimeError(f"no funds: {outcome.refusal}")
+    return Trader(logged_in.principal, logged_in.session.token)
 
 
 async def new_asset(database: Database, symbol: str) -> int:
     """An open asset on the default curve (P0 = 1, k = 0.005, fee 0.5 %)."""
     async with database.transaction() as unit:
-        asset_id: int = await unit.connection.fetchval(
-            "INSERT INTO assets (symbol, name, description, category, status, quote_currency, base_price, slope,"
-            " fee_rate, min_notional, fundamental_weight, volume_scale, volume_half_life_seconds, created_at)"
-            " VALUES ($1, $1, 'hot', 'BENCH', 'OPEN', 'USDC', 1000000000000, 5000000000000000, 5000000, 10000,"
-            " 200000000, 1000000000, 900, now()) RETURNING id",
-            symbol,
+        admin = await admin_log_in(unit=unit, proven=ProvenAdmin("bench"), lifetime=SESSION)
+        outcome = await create_asset(
+            unit=unit,
+            principal=admin.principal,
+            new=NewAsset(symbol=symbol, name=symbol, description="One hot asset.", category="BENCH"),
+            request_id=None,
+            idempotency_key=symbol,
         )
-        for kind, currency in (
-            (LedgerKind.BACKING, "USDC"),
-            (LedgerKind.SURPLUS, "USDC"),
-            (LedgerKind.LP_CAPITAL, "USDC"),
-            (LedgerKind.ISSUED, symbol),
-        ):
-            await open_ledger_accounts(unit.connection, currency=currency, kinds=(kind,), asset_id=asset_id)
-    return asset_id
+    if outcome.id is None:
+        raise RuntimeError(f"no asset: {outcome.refusal}")
+    return outcome.id

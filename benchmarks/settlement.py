@@ -65,4 +65,4 @@ async def fill(database: Database, traders: list[Trader], *, asset_id: int, trad
         rate = await trades_per_second(
             database, traders, asset_id=asset_id, waiting=256, total=min(step, trades - done)
         )
-        progress(f"{done + step:,} of {trades:,} trades in the tables ({rate:,.0f}/s)")
+        progress(f"{min(done + step, trades):,} of {trades:,} trades in the tables ({rate:,.0f}/s)")
