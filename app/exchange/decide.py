@@ -251,9 +251,10 @@ def _within_account(
 ) -> Refusal | None:
     if order.side is Side.BUY:
         return _position_fits(order, total, market=market, holding=holding)
-    limit = market.max_redemption_per_day
+    # A day's sales are recorded, so they have an end even where no rule sets one.
+    limit = MONEY_BALANCE_MAX if market.max_redemption_per_day is None else market.max_redemption_per_day
     used = holding.redeemed_today(today)
-    if limit is not None and used + total.gross > limit:
+    if used + total.gross > limit:
         remaining = max(0, limit - used)
         midnight = datetime.combine(today + timedelta(days=1), time(), UTC)
         return Refusal(

@@ -18,10 +18,10 @@ from app.paging import Listing, Page, Window, fetch_page
 
 _TRADES: Final = "trades t JOIN orders o ON o.id = t.order_id"
 _POSITION_COLUMNS: Final = "id, account_id, asset_id, shares, cost_basis, realized_pnl"
-_OPEN_STATUSES: Final = (OrderStatus.OPEN.value, OrderStatus.PARTIALLY_FILLED.value)
+_OPEN_STATUSES: Final = f"'{OrderStatus.OPEN}', '{OrderStatus.PARTIALLY_FILLED}'"
 
 
-# ---------------------------------------------------------------------------------------------------------------- assets
+# -------------------------------------------------------------------------------------------------- assets
 @dataclass(frozen=True, slots=True)
 class AssetFilter:
     """Which assets; None where it does not matter. `search` is looked for in symbol, name and category."""
@@ -86,7 +86,7 @@ def like_escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-# ---------------------------------------------------------------------------------------------------------------- trades
+# -------------------------------------------------------------------------------------------------- trades
 async def trades_page(
     *, connection: Connection, asset_id: int, after_seq: int | None, window: Window[int]
 ) -> Page[Trade]:
@@ -160,7 +160,7 @@ def trade_of(row: asyncpg.Record) -> Trade:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------- orders
+# -------------------------------------------------------------------------------------------------- orders
 async def orders_by_id(*, connection: Connection, ids: Collection[int]) -> dict[int, Order]:
     """The orders with these ids, whoever placed them."""
     rows = await connection.fetch(f"SELECT {ORDER_COLUMNS} FROM orders WHERE id = ANY($1::bigint[])", list(ids))
@@ -192,13 +192,12 @@ async def orders_page(
         parameters.append(asset_id)
         conditions.append(f"asset_id = ${len(parameters)}")
     if is_open is not None:
-        parameters.append(list(_OPEN_STATUSES))
-        conditions.append(f"(status = ANY(${len(parameters)}::text[])) = {str(is_open).lower()}")
+        conditions.append(f"status {'' if is_open else 'NOT '}IN ({_OPEN_STATUSES})")
     listing = Listing(ORDER_COLUMNS, "orders", conditions, parameters, key="id", descending=True)
     return await fetch_page(connection, listing, window, order_from_row)
 
 
-# ------------------------------------------------------------------------------------------------------------- positions
+# -------------------------------------------------------------------------------------------------- positions
 async def positions_of(*, connection: Connection, keys: Collection[tuple[int, int]]) -> dict[tuple[int, int], Position]:
     """Positions by (account id, asset id), closed ones included; one that never was is missing."""
     accounts, assets = zip(*keys, strict=True)

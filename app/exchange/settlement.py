@@ -125,7 +125,7 @@ class Settlement:
 
     async def _settle_on(self, connection: Connection) -> None:
         """Settle on this connection for as long as it lives."""
-        while not connection.is_closed():
+        while _is_open(connection):
             if not self._waiting:
                 if self._stopping:
                     return
@@ -168,7 +168,7 @@ class Settlement:
             settled = await settle(connection, requests)
             await connection.execute("COMMIT")
         except BaseException:
-            if not connection.is_closed():
+            if _is_open(connection):
                 with suppress(*_LOST_CONNECTION):
                     await connection.execute("ROLLBACK")
             raise
@@ -229,3 +229,11 @@ class Settlement:
         self._per_account[account_id] -= 1
         if not self._per_account[account_id]:
             del self._per_account[account_id]
+
+
+def _is_open(connection: Connection) -> bool:
+    """Whether the connection lives. The pool takes a lost one back at once, and then even the question raises."""
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:
+        return False

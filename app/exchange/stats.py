@@ -13,7 +13,7 @@ from typing import Final
 
 import asyncpg
 
-from app.db import Connection, Database
+from app.db import Database
 from app.exchange.assets import Asset
 from app.money import RATE_UNIT, div_half_even
 
@@ -103,13 +103,16 @@ SELECT p.asset_id, p.low AS seq, t.market_after
 """
 
 _CATCH_UP: Final = """
-SELECT k.asset_id, extract(epoch FROM date_trunc('minute', t.at))::bigint AS start_s, sum(t.gross) AS volume,
-       count(*) AS trades, max(t.market_after) AS high, min(t.market_after) AS low, max(t.seq) AS seq,
-       (array_agg(t.market_after ORDER BY t.seq DESC))[1] AS close
-  FROM unnest($1::bigint[], $2::bigint[]) k (asset_id, seq)
-  JOIN trades t ON t.asset_id = k.asset_id AND t.seq > k.seq
- GROUP BY k.asset_id, date_trunc('minute', t.at)
- ORDER BY k.asset_id, date_trunc('minute', t.at)
+SELECT minute.*, last.market_after AS close
+  FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) k (asset_id, after_seq, up_to_seq)
+ CROSS JOIN LATERAL (
+       SELECT t.asset_id, extract(epoch FROM date_trunc('minute', t.at))::bigint AS start_s, sum(t.gross) AS volume,
+              count(*) AS trades, max(t.market_after) AS high, min(t.market_after) AS low, max(t.seq) AS seq
+         FROM trades t
+        WHERE t.asset_id = k.asset_id AND t.seq > k.after_seq AND t.seq <= k.up_to_seq
+        GROUP BY t.asset_id, date_trunc('minute', t.at)) minute
+  JOIN trades last ON last.asset_id = minute.asset_id AND last.seq = minute.seq
+ ORDER BY minute.asset_id, minute.seq
 """
 
 
@@ -128,26 +131,33 @@ class TradeStats:
         """
         since_s = int((at - DAY).timestamp()) // _MINUTE_S * _MINUTE_S
         # One at a time: two that read the same trades would count them twice.
-        async with self._catching_up, self._database.acquire() as connection:
-            await self._begin(connection, [asset.id for asset in assets if asset.id not in self._days], since_s)
-            await self._catch_up(connection, [asset.id for asset in assets])
+        async with self._catching_up:
+            await self._begin([asset.id for asset in assets if asset.id not in self._days], since_s)
+            await self._catch_up([asset for asset in assets if asset.trade_seq > self._days[asset.id].seq])
         for asset in assets:
             self._days[asset.id].forget(since_s)
         return [self._days[asset.id].stats(asset) for asset in assets]
 
-    async def _begin(self, connection: Connection, asset_ids: Sequence[int], since_s: int) -> None:
+    async def _begin(self, asset_ids: Sequence[int], since_s: int) -> None:
         if not asset_ids:
             return
-        rows = await connection.fetch(_BEGIN, asset_ids, datetime.fromtimestamp(since_s, UTC))
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(_BEGIN, asset_ids, datetime.fromtimestamp(since_s, UTC))
         for row in rows:
             self._days[row["asset_id"]] = _Day(row["seq"], row["market_after"])
 
-    async def _catch_up(self, connection: Connection, asset_ids: Sequence[int]) -> None:
-        seqs = [self._days[asset_id].seq for asset_id in asset_ids]
-        for row in await connection.fetch(_CATCH_UP, asset_ids, seqs):
+    async def _catch_up(self, assets: Sequence[Asset]) -> None:
+        if not assets:
+            return
+        after = [self._days[asset.id].seq for asset in assets]
+        async with self._database.acquire() as connection:
+            rows = await connection.fetch(
+                _CATCH_UP, [asset.id for asset in assets], after, [asset.trade_seq for asset in assets]
+            )
+        for row in rows:
             day = self._days[row["asset_id"]]
             day.add(_minute(row))
-            day.seq = max(day.seq, row["seq"])
+            day.seq = row["seq"]
 
 
 def _minute(row: asyncpg.Record) -> _Minute:

@@ -78,7 +78,7 @@ def value_position(position: Position, asset: Asset) -> PositionValue:
 
 
 def value_portfolio(*, cash: int, holdings: Iterable[tuple[Position, Asset]]) -> PortfolioValue:
-    """The sum of `holdings`, all quoted in one currency, and the cash in it. Each is sold as if it were the only one."""
+    """The sum of `holdings`, all quoted in one currency, and the cash. Each is sold as if it were the only one."""
     market = liquidation = realized = unrealized = 0
     for position, asset in holdings:
         value = value_position(position, asset)

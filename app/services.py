@@ -1,0 +1,149 @@
+"""What one process offers to all its requests, opened together and closed in the opposite order.
+
+Only wiring: which implementation stands behind what. Rules live where the services are defined.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from typing import Final
+from urllib.parse import urlsplit
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from app import clock
+from app.accounts.authentication import Authenticator
+from app.accounts.passwords import PasswordHasher
+from app.bus import Bus
+from app.db import Database
+from app.exchange.settlement import Settlement
+from app.ratelimit import RateLimiter
+from app.settings import Settings
+from app.telemetry import Metrics
+
+VERSION: Final = version("megatron")
+REDIS_SECONDS_MAX: Final = 1.0
+REDIS_CONNECTIONS_MAX: Final = 16
+
+_log = structlog.get_logger(__name__)
+
+
+class RedisMisconfigured(Exception):  # noqa: N818
+    """Redis cannot be used as it is configured; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """One process's services. `redis` is None where none is configured."""
+
+    settings: Settings
+    database: Database
+    redis: Redis | None
+    bus: Bus
+    settlement: Settlement
+    authenticator: Authenticator
+    hasher: PasswordHasher
+    rate_limiter: RateLimiter
+    metrics: Metrics
+    started_at: datetime
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, *, operations: Iterable[str] = ()) -> AsyncIterator[Services]:
+    """The services of this process. `operations` are the GraphQL operation names that metrics always know.
+
+    Redis may be away, at the start as at any other time. Raises `DatabaseMisconfigured`, `RedisMisconfigured`, or
+    `OSError` when the database cannot be reached.
+    """
+    async with AsyncExitStack() as stack:
+        redis = connect_redis(settings)
+        if redis is not None:
+            stack.push_async_callback(redis.aclose)
+            await _greet(redis)
+        metrics = Metrics(version=VERSION, environment=settings.env.value, operations=operations)
+        database = await Database.open(settings)
+        stack.push_async_callback(database.close)
+        bus = Bus(redis)
+        bus.start()
+        stack.push_async_callback(bus.stop)
+        settlement = Settlement(database, publish=bus.publish_trades, observer=metrics)
+        settlement.start()
+        stack.push_async_callback(settlement.stop)
+        authenticator = Authenticator(database)
+        stack.push_async_callback(authenticator.close)
+        hasher = PasswordHasher(concurrency=settings.password_hash_concurrency)
+        stack.callback(hasher.close)
+        rate_limiter = RateLimiter(redis, settings)
+        stack.push_async_callback(rate_limiter.close)
+        services = Services(
+            settings=settings,
+            database=database,
+            redis=redis,
+            bus=bus,
+            settlement=settlement,
+            authenticator=authenticator,
+            hasher=hasher,
+            rate_limiter=rate_limiter,
+            metrics=metrics,
+            started_at=clock.now(),
+        )
+        _add_gauges(services)
+        yield services
+
+
+def connect_redis(settings: Settings) -> Redis | None:
+    """A client for the configured Redis, which connects when it is first used; None where none is configured.
+
+    Raises `RedisMisconfigured` when the address is no Redis address, or rate limits would have nothing to count in.
+    """
+    url = settings.effective_redis_url
+    if url is None:
+        if settings.rate_limits:
+            raise RedisMisconfigured(
+                "REDIS_URL is not set, and rate limits are counted there: point it at a Redis or Valkey, "
+                "or use `make dev`, which brings its own"
+            )
+        return None
+    if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+        raise RedisMisconfigured(
+            f"REDIS_URL must begin with redis://, rediss:// or unix://; it begins with {urlsplit(url).scheme!r}"
+        )
+    client: Redis = Redis.from_url(
+        url,
+        socket_timeout=REDIS_SECONDS_MAX,
+        socket_connect_timeout=REDIS_SECONDS_MAX,
+        max_connections=REDIS_CONNECTIONS_MAX,
+        # A connection that the server has closed while idle is replaced at once.
+        retry=Retry(NoBackoff(), 1),
+        retry_on_error=[RedisConnectionError],
+    )
+    return client
+
+
+async def _greet(redis: Redis) -> None:
+    try:
+        await redis.ping()
+    except (RedisError, OSError) as error:
+        _log.warning("redis.away_at_start", error=repr(error))
+
+
+def _add_gauges(services: Services) -> None:
+    gauge, pool = services.metrics.gauge, services.database.pool
+    gauge("megatron_database_connections", "Open connections of the pool.", pool.get_size)
+    gauge("megatron_database_connections_idle", "Those that nobody uses.", pool.get_idle_size)
+    gauge("megatron_database_connections_max", "The most that may be open.", pool.get_max_size)
+    gauge("megatron_settlement_waiting", "Orders that wait to be settled.", lambda: services.settlement.waiting)
+    gauge("megatron_bus_waiting", "Trades not yet told to Redis.", lambda: services.bus.waiting)
+    gauge("megatron_bus_dropped", "Trades never told to Redis, since the start.", lambda: services.bus.dropped)
+    gauge(
+        "megatron_redis_up",
+        "Whether Redis answered when it was last asked; 0 too where none is configured.",
+        lambda: services.redis is not None and services.bus.is_up and services.rate_limiter.is_up,
+    )

@@ -1,0 +1,169 @@
+"""What one request reads, gathered: every object of a kind that one level of a query asks for comes by one statement.
+
+A request keeps what it has read; nothing outlives it. After a mutation the loaders are made anew, so that the payload
+shows what is true then. Who may see an object is decided where it is handed out, not here.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import Generic, TypeVar
+from weakref import WeakKeyDictionary
+
+from app import clock
+from app.accounts.api_keys import ApiKey, api_keys_by_id
+from app.accounts.asset_requests import AssetRequest, asset_requests_by_id
+from app.accounts.profiles import Account, accounts_by_id
+from app.admin.audit_log import AuditEntry, audit_entries_by_id
+from app.db import Connection, Database
+from app.demo.replay import current_values
+from app.exchange import reads
+from app.exchange.assets import Asset
+from app.exchange.orders import Order, Trade
+from app.exchange.stats import DayStats, TradeStats
+from app.exchange.valuation import Position
+from app.ledger.reads import Cash, StatementEntry, cash_of, entries_by_id
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_TRADE_STATS: "WeakKeyDictionary[Database, TradeStats]" = WeakKeyDictionary()
+
+
+class Loader(Generic[K, V]):
+    """Fetches together what is asked for in one turn of the event loop; each key once."""
+
+    __slots__ = ("_answers", "_fetch", "_tasks", "_waiting")
+
+    def __init__(self, fetch: Callable[[list[K]], Awaitable[Mapping[K, V]]]) -> None:
+        self._fetch = fetch
+        self._answers: dict[K, asyncio.Future[V | None]] = {}
+        self._waiting: list[K] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def load(self, key: K) -> V | None:
+        """What belongs to `key`; None if nothing does."""
+        answer = self._answers.get(key)
+        if answer is None:
+            loop = asyncio.get_running_loop()
+            answer = self._answers[key] = loop.create_future()
+            if not self._waiting:
+                # Everything that is ready to run now runs first, and adds its keys.
+                loop.call_soon(self._dispatch)
+            self._waiting.append(key)
+        elif answer.done():
+            return answer.result()
+        # A field that is given up must not take the answer from the others that wait for it.
+        return await asyncio.shield(answer)
+
+    async def load_many(self, keys: Sequence[K]) -> list[V | None]:
+        """What belongs to each of `keys`, in their order."""
+        return await asyncio.gather(*(self.load(key) for key in keys))
+
+    def _dispatch(self) -> None:
+        keys, self._waiting = self._waiting, []
+        task = asyncio.create_task(self._answer(keys))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, keys: list[K]) -> None:
+        try:
+            found = await self._fetch(keys)
+        except Exception as error:
+            for key in keys:
+                self._answers[key].set_exception(error)
+                self._answers[key].exception()  # a key that nobody waits for any more is no news
+            return
+        for key in keys:
+            self._answers[key].set_result(found.get(key))
+
+
+class Loaders:
+    """The loaders of one request, made as they are first used. `at` is the moment that the request calls now."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.at: datetime = clock.now()
+
+    @cached_property
+    def assets(self) -> Loader[int, Asset]:
+        """Assets by id, drafts included."""
+        return self._by(lambda connection, ids: reads.assets_by_id(connection=connection, ids=ids))
+
+    @cached_property
+    def replayed(self) -> Loader[int, int]:
+        """F of the assets that replay a series, by asset id, 10^-12."""
+        return self._by(lambda connection, ids: current_values(connection=connection, asset_ids=ids, at=self.at))
+
+    @cached_property
+    def day_stats(self) -> Loader[Asset, DayStats]:
+        """The last 24 hours of assets."""
+        stats = _TRADE_STATS.setdefault(self._database, TradeStats(self._database))
+
+        async def fetch(assets: list[Asset]) -> dict[Asset, DayStats]:
+            return dict(zip(assets, await stats.last_day(assets=assets, at=self.at), strict=True))
+
+        return Loader(fetch)
+
+    @cached_property
+    def trades(self) -> Loader[tuple[int, int], Trade]:
+        """Trades by asset id and seq."""
+        return self._by(lambda connection, ids: reads.trades_by_seq(connection=connection, keys=ids))
+
+    @cached_property
+    def orders(self) -> Loader[int, Order]:
+        """Orders by id, whosever."""
+        return self._by(lambda connection, ids: reads.orders_by_id(connection=connection, ids=ids))
+
+    @cached_property
+    def fills(self) -> Loader[int, Trade]:
+        """Trades by id, whosever."""
+        return self._by(lambda connection, ids: reads.fills_by_id(connection=connection, ids=ids))
+
+    @cached_property
+    def fills_of_orders(self) -> Loader[int, list[Trade]]:
+        """The trades of orders, by order id."""
+        return self._by(lambda connection, ids: reads.fills_of_orders(connection=connection, order_ids=ids))
+
+    @cached_property
+    def positions(self) -> Loader[tuple[int, int], Position]:
+        """Positions by account id and asset id."""
+        return self._by(lambda connection, ids: reads.positions_of(connection=connection, keys=ids))
+
+    @cached_property
+    def accounts(self) -> Loader[int, Account]:
+        """Accounts by id."""
+        return self._by(lambda connection, ids: accounts_by_id(connection=connection, ids=ids))
+
+    @cached_property
+    def cash(self) -> Loader[int, list[Cash]]:
+        """Accounts' money by account id."""
+        return self._by(lambda connection, ids: cash_of(connection=connection, account_ids=ids))
+
+    @cached_property
+    def entries(self) -> Loader[int, StatementEntry]:
+        """Ledger entries of accounts by id, whosever."""
+        return self._by(lambda connection, ids: entries_by_id(connection=connection, ids=ids))
+
+    @cached_property
+    def api_keys(self) -> Loader[int, ApiKey]:
+        """API keys by id, whosever, revoked ones too."""
+        return self._by(lambda connection, ids: api_keys_by_id(connection=connection, ids=ids))
+
+    @cached_property
+    def asset_requests(self) -> Loader[int, AssetRequest]:
+        """Asset requests by id, whosever."""
+        return self._by(lambda connection, ids: asset_requests_by_id(connection=connection, ids=ids))
+
+    @cached_property
+    def audit_entries(self) -> Loader[int, AuditEntry]:
+        """Audit entries by id."""
+        return self._by(lambda connection, ids: audit_entries_by_id(connection=connection, ids=ids))
+
+    def _by(self, read: Callable[[Connection, list[K]], Awaitable[Mapping[K, V]]]) -> Loader[K, V]:
+        async def fetch(keys: list[K]) -> Mapping[K, V]:
+            async with self._database.acquire() as connection:
+                return await read(connection, keys)
+
+        return Loader(fetch)

@@ -1,0 +1,259 @@
+"""What operations may ask for at most, measured before anything is executed."""
+
+from typing import Any
+
+import pytest
+from graphql import (
+    FragmentDefinitionNode,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    build_schema,
+    get_introspection_query,
+    parse,
+)
+
+from api.limits import (
+    ALIASES_MAX,
+    COST_MAX,
+    COUNT_BACK_MAX,
+    DEPTH_MAX,
+    LIST_PRODUCT_MAX,
+    LIST_SIZE_MAX,
+    ROOT_FIELDS_MAX,
+    SELECTIONS_MAX,
+    TOKENS_MAX,
+    VARIABLE_LISTS_MAX,
+    Complexity,
+    TooComplex,
+    check_document,
+    measure,
+)
+from api.schema import schema as market_schema
+from tests.api.edge import done, make_edge
+
+SCHEMA = build_schema(
+    """
+    type Query {
+      item: Item
+      items(first: Int, last: Int, ids: [ID!]): ItemConnection!
+      page(first: Int! = 100): [Item!]!
+      candles(countBack: Int): [Item!]!
+      plain: [Item!]!
+    }
+    type Mutation { do: Int }
+    type Item { name: String item: Item items(first: Int = 20): ItemConnection! plain: [Item!]! }
+    type ItemConnection { nodes: [Item!]! edges: [Edge!]! totalCount: Int }
+    type Edge { node: Item }
+    """
+)
+
+
+def measured(document: str, *, schema: GraphQLSchema = SCHEMA) -> Complexity:
+    definitions = parse(document).definitions
+    check_document(definitions)
+    (operation,) = [each for each in definitions if isinstance(each, OperationDefinitionNode)]
+    fragments = {each.name.value: each for each in definitions if isinstance(each, FragmentDefinitionNode)}
+    return measure(schema, operation, fragments)
+
+
+def refusal(document: str, variables: dict[str, Any] | None = None) -> str:
+    with pytest.raises(TooComplex) as refused:
+        measured(document).points(variables or {})
+    return str(refused.value).removeprefix("The operation is too complex: ").removesuffix(" allowed.")
+
+
+def fields(document: str, variables: dict[str, Any] | None = None) -> int:
+    return measured(document).cost.evaluate(variables or {})[0]
+
+
+def nested(depth: int) -> str:
+    return "{" + "item {" * (depth - 1) + "item { name }" + "}" * depth
+
+
+# ------------------------------------------------------------------------------------------------ shape
+
+
+def test_depth_is_the_number_of_fields_inside_one_another() -> None:
+    assert measured(nested(DEPTH_MAX - 1)).points({}) == 1
+    assert refusal(nested(DEPTH_MAX)) == f"depth {DEPTH_MAX + 1}, at most {DEPTH_MAX}"
+
+
+def test_depth_counts_through_fragments() -> None:
+    half = "item {" * 8 + "name" + "}" * 8
+    document = "{ " + "item { " * 8 + "...F" + " }" * 8 + " } fragment F on Item { " + half + " }"
+
+    assert refusal(document) == f"depth 17, at most {DEPTH_MAX}"
+
+
+def test_root_fields_are_counted_with_those_of_fragments() -> None:
+    many = " ".join(f"a{number}: item {{ name }}" for number in range(ROOT_FIELDS_MAX))
+
+    assert measured(f"{{ {many} }}").root_fields == ROOT_FIELDS_MAX
+    assert refusal(f"{{ ...F item {{ name }} }} fragment F on Query {{ ... {{ {many} }} }}") == (
+        f"root fields {ROOT_FIELDS_MAX + 1}, at most {ROOT_FIELDS_MAX}"
+    )
+
+
+def test_aliases_are_counted_wherever_they_are_used() -> None:
+    aliases = " ".join(f"a{number}: name" for number in range(ALIASES_MAX // 2))
+
+    assert measured(f"{{ item {{ {aliases} item {{ {aliases} }} }} }}").points({}) == 1
+    assert refusal(f"{{ item {{ ...F item {{ ...F b: name }} }} }} fragment F on Item {{ {aliases} }}") == (
+        f"aliases {ALIASES_MAX + 1}, at most {ALIASES_MAX}"
+    )
+
+
+def test_a_document_with_too_many_selections_is_refused_before_it_is_validated() -> None:
+    assert refusal("{ item {" + " name" * SELECTIONS_MAX + " } }") == (
+        f"fields and fragments of the document {SELECTIONS_MAX + 1}, at most {SELECTIONS_MAX}"
+    )
+
+
+def test_fragments_that_double_at_each_level_are_measured_quickly_and_refused() -> None:
+    levels = " ".join(
+        f"fragment F{n} on Item {{ a: item {{ ...F{n + 1} }} item {{ ...F{n + 1} }} }}" for n in range(60)
+    )
+    document = f"{{ item {{ ...F0 }} }} {levels} fragment F60 on Item {{ name }}"
+
+    assert refusal(document) == f"depth 62, at most {DEPTH_MAX}"
+    flat = levels.replace("a: item { ", "").replace(" } item {", " ... {")
+    assert "at most" in refusal(f"{{ item {{ ...F0 }} }} {flat} fragment F60 on Item {{ name item {{ name }} }}")
+
+
+def test_a_fragment_that_comes_back_to_itself_ends() -> None:
+    assert fields("{ item { ...F } } fragment F on Item { name item { ...F } }") == 3
+
+
+# ------------------------------------------------------------------------------------------------ lists and cost
+
+
+@pytest.mark.parametrize(
+    ("document", "cost"),
+    [
+        ("{ item { name } }", 2),
+        ("{ items { nodes { name } } }", 1 + 50 * 2),
+        ("{ items(first: 3) { nodes { name } totalCount } }", 1 + 3 * 3),
+        ("{ items(last: 4) { edges { node { name } } } }", 1 + 4 * 3),
+        ('{ items(ids: ["a", "b"]) { nodes { name } } }', 1 + 2 * 2),
+        ("{ page { name } }", 1 + 100),
+        ("{ page(first: 7) { name } }", 1 + 7),
+        ("{ plain { name } }", 1 + 10),
+        ("{ item { items { nodes { name } } } }", 2 + 20 * 2),
+        ("{ items(first: 2) { nodes { items(first: 3) { nodes { name } } } } }", 1 + 2 * (1 + 1 + 3 * 2)),
+        ("{ items(first: -5) { nodes { name } } }", 1),
+    ],
+)
+def test_a_list_costs_its_size_times_what_one_of_its_objects_costs(document: str, cost: int) -> None:
+    assert fields(document) == cost
+
+
+def test_sizes_in_variables_are_filled_in_for_each_request() -> None:
+    document = (
+        "query($n: Int, $ids: [ID!], $m: Int = 5) "
+        "{ items(first: $n, ids: $ids) { nodes { items(first: $m) { totalCount } } } }"
+    )
+
+    assert fields(document, {"n": 10, "ids": []}) == 1 + 10 * (1 + 1 + 5)
+    assert fields(document, {"n": 10, "ids": [], "m": 100}) == 1 + 10 * (1 + 1 + 100)
+    assert fields(document, {"n": 1, "ids": ["a", "b", "c"]}) == 1 + 3 * 7
+    assert refusal(document, {"n": LIST_SIZE_MAX + 1}) == f"items.first {LIST_SIZE_MAX + 1}, at most {LIST_SIZE_MAX}"
+    assert refusal(document, {"ids": [""] * 501}) == f"items.ids 501, at most {LIST_SIZE_MAX}"
+    assert refusal(document, {"n": 10**5000}) == f"items.first more than {10**12}, at most {LIST_SIZE_MAX}"
+
+
+@pytest.mark.parametrize(
+    ("argument", "maximum"),
+    [
+        ("items(first: {})", LIST_SIZE_MAX),
+        ("items(last: {})", LIST_SIZE_MAX),
+        ("candles(countBack: {})", COUNT_BACK_MAX),
+    ],
+)
+def test_each_size_has_a_maximum(argument: str, maximum: int) -> None:
+    inner = "{ nodes { name } }" if argument.startswith("items") else "{ name }"
+    name = argument.replace("(", ".").split(":")[0]
+
+    assert measured(f"{{ {argument.format(maximum)} {inner} }}").points({}) > 1
+    assert refusal(f"{{ {argument.format(maximum + 1)} {inner} }}") == f"{name} {maximum + 1}, at most {maximum}"
+    assert refusal(f"{{ {argument.format('9' * 5000)} {inner} }}").startswith(f"{name} more than")
+
+
+def test_lists_within_lists_multiply() -> None:
+    document = "query($n: Int) {{ items(first: {}) {{ nodes {{ items(first: {}) {{ totalCount }} }} }} }}"
+
+    assert refusal(document.format(500, 21)) == f"objects in nested lists 10500, at most {LIST_PRODUCT_MAX}"
+    assert (
+        refusal(document.format(500, "$n"), {"n": 21}) == f"objects in nested lists 10500, at most {LIST_PRODUCT_MAX}"
+    )
+    assert (
+        refusal(document.format("$n", 500), {"n": 21}) == f"objects in nested lists 10500, at most {LIST_PRODUCT_MAX}"
+    )
+
+
+def test_cost_has_a_maximum_and_makes_points() -> None:
+    names = " ".join(f"item {{ {'name ' * 4} }}" for _ in range(20))
+
+    assert measured(f"{{ items(first: 100) {{ nodes {{ {names} }} }} }}").points({}) == 1 + (101 * 100 + 1 - 1) // 500
+    assert refusal(f"{{ items(first: 500) {{ nodes {{ {names} }} }} }}") == f"cost 50501, at most {COST_MAX}"
+
+
+def test_each_field_of_a_mutation_is_a_point_at_least() -> None:
+    assert measured("mutation { a: do b: do c: do }").points({}) == 3
+
+
+def test_terms_with_variables_cannot_be_doubled_without_end() -> None:
+    levels = " ".join(
+        f"fragment F{n} on Item {{ items(first: $n) {{ nodes {{ ...F{n + 1} }} edges {{ node {{ ...F{n + 1} }} }} }} }}"
+        for n in range(12)
+    )
+    document = f"query($n: Int) {{ item {{ ...F0 }} }} {levels} fragment F12 on Item {{ name }}"
+
+    assert refusal(document) == f"lists sized by variables 62, at most {VARIABLE_LISTS_MAX}"
+
+
+# ------------------------------------------------------------------------------------------------ introspection
+
+
+def test_the_full_introspection_passes_on_the_real_schema() -> None:
+    document = get_introspection_query(
+        specified_by_url=True, directive_is_repeatable=True, schema_description=True, input_value_deprecation=True
+    )
+
+    assert measured(document, schema=market_schema._schema).points({}) == 2
+
+
+def test_introspection_has_limits_of_its_own() -> None:
+    deep = "ofType { " * 19 + "name" + " }" * 19
+    assert "depth of the introspection 21, at most 20" in refusal(f'{{ __type(name: "Item") {{ {deep} }} }}')
+    lists = " ".join("fields { name }" for _ in range(31))
+    assert refusal(f'{{ __type(name: "Item") {{ {lists} }} }}') == "lists of the introspection 31, at most 30"
+
+
+# ------------------------------------------------------------------------------------------------ on HTTP
+
+
+@pytest.mark.parametrize(
+    ("query", "variables", "message"),
+    [
+        ("{ " + "hello " * (TOKENS_MAX + 1) + "}", None, f"more than {TOKENS_MAX} tokens"),
+        ("#\n" * 600 + "{ hello }", None, "more than 500 comments"),
+        ("{ hello }" + " " * 100_000, None, "more than 100000 code points"),
+        ("{ items(first: 501) { nodes { name } } }", None, "items.first 501, at most 500"),
+        ("query($n: Int) { items(first: $n) { nodes { name } } }", {"n": 501}, "items.first 501, at most 500"),
+        (
+            "mutation { " + " ".join(f'a{n}: note(text: "x")' for n in range(21)) + " }",
+            None,
+            "root fields 21, at most 20",
+        ),
+    ],
+)
+async def test_what_is_too_complex_is_refused_with_numbers_and_not_executed(
+    query: str, variables: dict[str, Any] | None, message: str
+) -> None:
+    edge = make_edge()
+    for accept, status in (("application/json", 200), ("application/graphql-response+json", 400)):
+        reply = await edge.post(query, variables, accept=accept)
+
+        assert (reply.status, reply.code) == (status, "QUERY_TOO_COMPLEX")
+        assert message in reply.error["message"]
+    assert done == []

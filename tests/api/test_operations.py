@@ -1,0 +1,141 @@
+"""Every operation of graphql/operations does what it is there for, in the order that its tab proposes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from graphql import OperationDefinitionNode, graphql, parse
+
+from api.context import Context
+from api.node_ids import node_id
+from api.schema import schema
+from app.accounts.principals import ANONYMOUS, Principal
+from app.db import Database
+from app.exchange.settlement import Settlement
+from tests.api.harness import Answer, Api
+from tests.conftest import ADMIN_PASSWORD
+from tests.factories import new_account, new_asset, place_order
+
+OPERATIONS = Path(__file__).resolve().parents[2] / "graphql" / "operations"
+PASSWORD = "a long enough password"
+
+
+class Tab:
+    """A document of operations, and one caller who goes through it."""
+
+    def __init__(self, api: Api, name: str, **values: object) -> None:
+        self._api = api
+        self._text = (OPERATIONS / f"{name}.graphql").read_text()
+        self.given: dict[str, dict[str, Any]] = json.loads((OPERATIONS / f"{name}.variables.json").read_text())
+        nodes = [node for node in parse(self._text).definitions if isinstance(node, OperationDefinitionNode)]
+        self.left = {node.name.value for node in nodes if node.name}
+        self.values = values
+        self.principal: Principal = ANONYMOUS
+
+    async def run(self, operation: str, **values: object) -> Answer:
+        """The data of an operation, which has neither errors nor userErrors; its variables are the tab's."""
+        given = self.given[operation]
+        variables = {**given, **{name: value for name, value in {**self.values, **values}.items() if name in given}}
+        context = Context(
+            principal=self.principal, services=self._api.services, request_id="a-request", client_ip="127.0.0.1"
+        )
+        result = await graphql(
+            schema._schema, self._text, variable_values=variables, operation_name=operation, context_value=context
+        )
+        assert result.errors is None, f"{operation}: {result.errors}"
+        assert result.data is not None
+        for payload in result.data.values():
+            if isinstance(payload, dict):
+                assert payload.get("userErrors", []) == [], f"{operation}: {payload}"
+        self.left.discard(operation)
+        return result.data
+
+    async def use(self, token: str) -> None:
+        """Go on with this session or key."""
+        self.principal = await self._api.services.authenticator.principal(token)
+
+
+async def test_a_trader_s_tab(api: Api, database: Database) -> None:
+    asset_id = node_id("Asset", await new_asset(database))
+    tab = Tab(api, "trader", email="tab@trader.example", password=PASSWORD, assetId=asset_id)
+
+    await tab.run("SignUp")
+    await tab.use((await tab.run("LogIn"))["logIn"]["session"]["token"])
+    assert (await tab.run("Trader"))["viewer"]["email"] == "tab@trader.example"
+    assert (await tab.run("Fund"))["devFund"]["viewer"]["balances"][0]["available"] == "10000"
+    assert (await tab.run("Assets", first=500))["assets"]["totalCount"] > 0
+    assert (await tab.run("AssetDetails"))["asset"]["id"] == asset_id
+    quote = (await tab.run("Quote"))["quote"]["quote"]
+    bought = (await tab.run("Buy"))["orderPlace"]
+    assert (bought["order"]["gross"], bought["position"]["shares"]) == (quote["gross"], quote["shares"])
+    assert (await tab.run("Portfolio"))["viewer"]["positions"]["nodes"][0]["shares"] == quote["shares"]
+    sale = (await tab.run("QuoteSale"))["quote"]["quote"]
+    assert (await tab.run("Sell"))["orderPlace"]["order"]["gross"] == sale["gross"]
+    orders = (await tab.run("Orders"))["viewer"]["orders"]["nodes"]
+    assert [order["side"] for order in orders] == ["SELL", "BUY"]
+    assert [trade["side"] for trade in (await tab.run("Trades"))["trades"]["nodes"]] == ["SELL", "BUY"]
+    assert len((await tab.run("Ledger"))["viewer"]["ledger"]["nodes"]) == 5
+    await tab.run("AssetRequestSubmit")
+    assert (await tab.run("MyAssetRequests"))["viewer"]["assetRequests"][0]["status"] == "PENDING"
+    assert await tab.run("LogOut") == {"logOut": {"ok": True}}
+    assert tab.left == set()
+
+
+async def test_a_bot_s_tab(api: Api, database: Database, settlement: Settlement) -> None:
+    key_of_asset = await new_asset(database)
+    asset_id = node_id("Asset", key_of_asset)
+    tab = Tab(api, "bot", assetId=asset_id)
+    session = await new_account(database, usdc="1000")
+    await place_order(settlement, await new_account(database, usdc="1000"), key_of_asset, shares="10")
+
+    tab.principal = session
+    key = (await tab.run("ApiKeyCreate"))["apiKeyCreate"]
+    assert [each["id"] for each in (await tab.run("ApiKeys"))["viewer"]["apiKeys"]] == [key["apiKey"]["id"]]
+    await tab.use(key["secret"])
+    assert (await tab.run("Bot"))["viewer"]["id"] == node_id("Account", session.account_id)
+    assert asset_id in {asset["id"] for asset in (await tab.run("Snapshot", first=500))["assets"]["nodes"]}
+    quotes = await tab.run("BotQuote")
+    assert quotes["buy"]["quote"]["atTradeSeq"] == 1
+    placed = await tab.run("OrderPlace", ifTradeSeq=1)
+    assert placed["orderPlace"]["order"]["gross"] == quotes["buy"]["quote"]["gross"]
+    assert (await tab.run("OrderStatus"))["viewer"]["order"]["status"] == "FILLED"
+    await tab.run("OrderPlaceSale")
+    assert (await tab.run("Position"))["viewer"]["position"]["shares"] == "0"
+    assert len((await tab.run("Fills"))["viewer"]["fills"]["nodes"]) == 2
+    assert sorted(trade["seq"] for trade in (await tab.run("TradesAfter"))["trades"]["nodes"]) == [1, 2, 3]
+    tab.principal = session
+    await tab.run("ApiKeyRevoke", keyId=key["apiKey"]["id"])
+    assert tab.left == set()
+
+
+async def test_an_admin_s_tab(api: Api, database: Database) -> None:
+    trader = await new_account(database)
+    tab = Tab(api, "admin", password=ADMIN_PASSWORD, accountId=node_id("Account", trader.account_id))
+    submitted = await api.data(
+        """mutation { assetRequestSubmit(input: { name: "Hail", description: "d", idempotencyKey: "a" }) {
+             assetRequest { id } } }""",
+        principal=trader,
+    )
+
+    await tab.use((await tab.run("AdminLogIn"))["adminLogIn"]["session"]["token"])
+    assert (await tab.run("Admin"))["admin"]["system"]["development"] is True
+    asset = {**tab.given["AssetCreate"]["asset"], "symbol": "HAIL", "idempotencyKey": "hail"}
+    made = (await tab.run("AssetCreate", asset=asset))["assetCreate"]["asset"]
+    tab.values["assetId"] = made["id"]
+    assert made["id"] in {each["id"] for each in (await tab.run("Catalogue", first=500))["assets"]["nodes"]}
+    assert (await tab.run("AssetUpdate"))["assetUpdate"]["asset"]["curve"]["feeRate"] == "0.004"
+    assert (await tab.run("AssetSetStatus"))["assetSetStatus"]["asset"]["status"] == "OPEN"
+    assert (await tab.run("TradingPause"))["tradingPause"]["platform"]["tradingPaused"] is True
+    assert (await tab.run("TradingPause", paused=False))["tradingPause"]["platform"]["tradingPaused"] is False
+    assert len((await tab.run("Accounts"))["admin"]["accounts"]["nodes"]) > 0
+    assert (await tab.run("AccountFreeze"))["accountFreeze"]["account"]["frozen"] is True
+    assert (await tab.run("Account"))["admin"]["account"]["frozen"] is True
+    request_id = submitted["assetRequestSubmit"]["assetRequest"]["id"]
+    queue = (await tab.run("AssetRequests", first=500))["admin"]["assetRequests"]["nodes"]
+    assert request_id in {each["id"] for each in queue}
+    reviewed = await tab.run("AssetRequestReview", requestId=request_id)
+    assert reviewed["assetRequestReview"]["assetRequest"]["status"] == "APPROVED"
+    assert (await tab.run("AuditLog"))["admin"]["auditLog"]["nodes"][0]["action"] == "assetRequestReview"
+    assert (await tab.run("Reconciliation"))["admin"]["reconciliation"]["findings"] == []
+    assert await tab.run("AdminLogOut") == {"logOut": {"ok": True}}
+    assert tab.left == set()

@@ -1,0 +1,167 @@
+"""No N+1: how many SQL statements an operation takes does not depend on how much it shows."""
+
+from itertools import count
+
+import pytest
+
+from api.node_ids import node_id
+from app.accounts.principals import AccountPrincipal
+from app.db import Database
+from app.exchange.settlement import Settlement
+from tests.api.harness import Api
+from tests.factories import new_account, new_admin, new_asset, order_request, place_order
+
+_numbers = count(1)
+
+ASSETS = """
+query ($ids: [ID!]) { assets(ids: $ids) {
+  totalCount
+  nodes {
+    symbol supply curve { basePrice } reserve { coverage } tradingRules { maxSupply }
+    price { display fundamental } stats24h { volume change }
+  }
+  edges { node { price { display } stats24h { open } } }
+} }
+"""
+ORDERS = """
+{ viewer { orders { nodes {
+  status asset { symbol price { display } stats24h { trades } } fills { price }
+} } } }
+"""
+POSITIONS = "{ viewer { positions { nodes { shares liquidationValue asset { symbol price { display } } } } } }"
+TRADES = "query ($id: ID!) { trades(assetId: $id) { nodes { seq asset { symbol reserve { required } } } } }"
+NODES = """
+query ($ids: [ID!]!) { nodes(ids: $ids) {
+  ... on Asset { price { display } } ... on Order { asset { symbol } fills { price } } ... on Trade { asset { symbol } }
+} }
+"""
+ACCOUNTS = """
+{ admin {
+  accounts(first: 20) { nodes { email balances { available } } }
+  assetRequests { nodes { asset { symbol } } }
+} }
+"""
+
+
+async def busy(database: Database, settlement: Settlement, assets: int) -> tuple[AccountPrincipal, list[int]]:
+    """A trader with two orders in each of `assets` assets, the second of which was refused."""
+    trader = await new_account(database, usdc="1000")
+    asset_ids = [await new_asset(database) for _ in range(assets)]
+    for asset_id in asset_ids:
+        await place_order(settlement, trader, asset_id, shares="1")
+        await settlement.place(order_request(trader, asset_id, amount="999999"))
+    return trader, asset_ids
+
+
+@pytest.mark.parametrize("assets", [1, 7])
+async def test_any_number_of_assets_takes_three_statements_once_their_day_is_known(
+    api: Api, database: Database, settlement: Settlement, assets: int
+) -> None:
+    trader, asset_ids = await busy(database, settlement, assets)
+    variables = {"ids": [node_id("Asset", each) for each in asset_ids]}
+
+    await api.data(ASSETS, variables)
+    # the page, the count, the replays; and once, where the day begins and what it holds
+    assert len(api.statements) == 3 + 2
+    await api.data(ASSETS, variables)
+    assert len(api.statements) == 3
+    await place_order(settlement, trader, asset_ids[0], shares="1")
+    await api.data(ASSETS, variables)
+    assert len(api.statements) == 3 + 1
+
+
+async def test_what_is_not_asked_for_is_not_read(api: Api, database: Database) -> None:
+    await new_asset(database)
+
+    await api.data("{ assets(first: 10) { nodes { symbol reserve { backing } } pageInfo { hasNextPage } } }")
+    assert len(api.statements) == 1
+    await api.data("{ serverTime rateLimit { limit } admin { system { version } } }")
+    assert api.statements == []
+
+
+@pytest.mark.parametrize("assets", [1, 7])
+async def test_any_number_of_orders_takes_five_statements(
+    api: Api, database: Database, settlement: Settlement, assets: int
+) -> None:
+    trader, _ = await busy(database, settlement, assets)
+    await api.data(ORDERS, principal=trader)
+
+    # the account, the orders, their assets, their fills, the replays
+    await api.data(ORDERS, principal=trader)
+    assert len(api.statements) == 5
+
+
+@pytest.mark.parametrize("assets", [1, 7])
+async def test_any_number_of_positions_takes_four_statements(
+    api: Api, database: Database, settlement: Settlement, assets: int
+) -> None:
+    trader, _ = await busy(database, settlement, assets)
+
+    # the account, the positions, their assets, the replays
+    answer = await api.data(POSITIONS, principal=trader)
+    assert len(answer["viewer"]["positions"]["nodes"]) == assets
+    assert len(api.statements) == 4
+
+
+async def test_a_portfolio_takes_two_statements_of_one_snapshot(
+    api: Api, database: Database, settlement: Settlement
+) -> None:
+    trader, _ = await busy(database, settlement, 3)
+
+    await api.data("{ viewer { portfolio { liquidationValue } } }", principal=trader)
+    # the account, the money, the positions with their assets
+    assert len(api.statements) == 3
+
+
+async def test_trades_share_their_asset(api: Api, database: Database, settlement: Settlement) -> None:
+    trader, [asset_id] = await busy(database, settlement, 1)
+    for _ in range(5):
+        await place_order(settlement, trader, asset_id, shares="1")
+
+    answer = await api.data(TRADES, {"id": node_id("Asset", asset_id)})
+    assert len(answer["trades"]["nodes"]) == 6
+    # the asset, its trades
+    assert len(api.statements) == 2
+
+
+async def test_nodes_takes_a_statement_for_each_kind(api: Api, database: Database, settlement: Settlement) -> None:
+    trader, asset_ids = await busy(database, settlement, 4)
+    orders = await api.data("{ viewer { orders { nodes { id } } } }", principal=trader)
+    ids = [order["id"] for order in orders["viewer"]["orders"]["nodes"]]
+    ids += [node_id("Asset", asset_id) for asset_id in asset_ids]
+    ids += [node_id("Trade", asset_id, 1) for asset_id in asset_ids]
+
+    await api.data(NODES, {"ids": ids}, principal=trader)
+    # orders, assets, trades, the orders' fills, the replays
+    assert len(api.statements) == 5
+
+
+async def test_admins_lists_are_gathered_too(api: Api, database: Database) -> None:
+    for _ in range(3):
+        trader = await new_account(database)
+        await api.data(
+            """mutation { assetRequestSubmit(input: { name: "x", description: "x", idempotencyKey: "x" }) {
+                 assetRequest { id } } }""",
+            principal=trader,
+        )
+
+    await api.data(ACCOUNTS, principal=await new_admin(database))
+    # the accounts, their money, the requests; none of these has an asset
+    assert len(api.statements) in (3, 4)
+
+
+async def test_an_order_reads_nothing_that_is_not_asked_for(api: Api, database: Database) -> None:
+    trader = await new_account(database, usdc="1000")
+    asset_id = await new_asset(database)
+    place = """mutation ($asset: ID!, $key: String!) {
+      orderPlace(input: { assetId: $asset, side: BUY, shares: "1", clientOrderId: $key }) { %s } }"""
+
+    async def statements(selection: str) -> int:
+        variables = {"asset": node_id("Asset", asset_id), "key": f"k{next(_numbers)}"}
+        await api.data(place % selection, variables, principal=trader)
+        return len(api.statements)
+
+    # settlement's own run on a connection of its own
+    assert await statements("order { id status gross fills { price } } userErrors { code }") == 0
+    assert await statements("asset { supply } position { shares } order { asset { symbol } }") == 2
+    assert await statements("viewer { balances { available } }") == 2

@@ -1,0 +1,1 @@
+"""Faults: lost connections, killed processes, repeated requests, hostile input. Short here, in full under `soak`."""

@@ -1,0 +1,154 @@
+"""Processes that die under load: what was acknowledged is there, nothing is half done, and the market goes on."""
+
+import asyncio
+import random
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import pytest
+
+from app.local.valkey import EmbeddedValkey
+from tests.faults import operations
+from tests.faults.answers import stored_orders, told_orders
+from tests.faults.client import Client, Json, Lost
+from tests.faults.conftest import Say
+from tests.faults.inspection import audited, count
+from tests.faults.machines import MortalApi, MortalPostgres, mortal_postgres
+from tests.faults.population import Population, Trader, populate
+from tests.faults.waiting import until
+
+TRADERS = 10
+PATIENCE_SECONDS = 60.0
+BETWEEN_KILLS = (20, 120)
+"""How many acknowledgements lie between two kills."""
+
+
+@pytest.fixture
+def machines(valkey: EmbeddedValkey) -> Iterator[tuple[MortalPostgres, list[MortalApi]]]:
+    """A durable PostgreSQL and two API processes."""
+    with ExitStack() as stack:
+        server = stack.enter_context(mortal_postgres())
+        apis = [MortalApi(database_url=server.dsn, redis_url=valkey.url) for _ in range(2)]
+        for api in apis:
+            stack.callback(api.close)
+        with ThreadPoolExecutor() as starters:
+            list(starters.map(MortalApi.start, apis))
+        yield server, apis
+
+
+@dataclass
+class Flow:
+    """Orders that flow until they are told to stop, and what was acknowledged of them."""
+
+    apis: list[MortalApi]
+    population: Population
+    acknowledged: dict[tuple[str, str], Json] = field(default_factory=dict)
+    repeats: int = 0
+    trouble: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self, trader: Trader, rng: random.Random) -> None:
+        """One account: an order after the other, each sent until it is answered."""
+        number = 0
+        while not self.stop.is_set():
+            number += 1
+            order: Json = {"assetId": rng.choice(self.population.asset_ids), "clientOrderId": f"n{number}"}
+            if rng.random() < 0.6:
+                order |= {"side": "BUY", "amount": f"{rng.uniform(0.5, 5):.6f}"}
+            else:
+                order |= {"side": "SELL", "shares": f"{rng.uniform(0.01, 0.5):.9f}"}
+            payload = await self._until_answered(trader, order, rng)
+            self.acknowledged[trader.account_id, order["clientOrderId"]] = payload
+            if rng.random() < 0.1:
+                again = await self._until_answered(trader, order, rng)
+                self.repeats += 1
+                if again != payload:
+                    self.faults.append(f"{payload} was answered, and then {again}")
+
+    async def _until_answered(self, trader: Trader, order: Json, rng: random.Random) -> Json:
+        end = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        while True:
+            client = Client(rng.choice(self.apis).url, trader.token)
+            try:
+                reply = await client.run(operations.ORDER_PLACE, {"input": order})
+            except Lost:
+                self.trouble["lost"] += 1
+                await asyncio.sleep(0.02)
+            else:
+                payload = reply.data.get("orderPlace")
+                if payload is not None and payload["order"] is not None:
+                    answered: Json = payload
+                    return answered
+                self.trouble[f"{reply.status} {reply.error_codes or payload}"] += 1
+                if not all(error["extensions"].get("retryable") for error in reply.errors):
+                    self.faults.append(f"{reply.status} {reply.body!r}")
+                await asyncio.sleep(0.02)
+            finally:
+                await client.close()
+            if asyncio.get_running_loop().time() > end:
+                raise TimeoutError(f"{order} was never answered: {self.trouble}")
+
+
+async def _kill_again_and_again(
+    flow: Flow, server: MortalPostgres, *, times: int, rng: random.Random, say: Say
+) -> None:
+    """Kill PostgreSQL and the API processes in turn, each at a random instant under load."""
+    for number in range(times):
+        await until(_more(flow, rng.randint(*BETWEEN_KILLS)), seconds=PATIENCE_SECONDS)
+        await asyncio.sleep(rng.uniform(0, 0.02))  # the instant is what is drawn here: nothing is waited for
+        acknowledged = len(flow.acknowledged)
+        if number % 2 == 0:
+            server.kill()
+            server.start()
+            victim = "PostgreSQL"
+        else:
+            api = rng.choice(flow.apis)
+            api.kill()
+            await asyncio.to_thread(api.start)
+            victim = f"the API process at {api.url}"
+        say(f"killed {victim} after {acknowledged} acknowledged orders")
+    await until(_more(flow, BETWEEN_KILLS[0]), seconds=PATIENCE_SECONDS)
+
+
+def _more(flow: Flow, orders: int) -> Callable[[], bool]:
+    least = len(flow.acknowledged) + orders
+    return lambda: len(flow.acknowledged) >= least
+
+
+async def _survive(machines: tuple[MortalPostgres, list[MortalApi]], *, times: int, say: Say) -> None:
+    server, apis = machines
+    seed = secrets.randbits(32)
+    say(f"seed {seed}")
+    rng = random.Random(seed)
+    assets: list[Json] = [{}, {"basePrice": "3", "slope": "0.01"}]
+    population = await populate(apis[0].url, traders=TRADERS, assets=assets, funds={"USDC": 100_000})
+    flow = Flow(apis, population)
+    flowing = [asyncio.create_task(flow.run(trader, random.Random(rng.random()))) for trader in population.traders]
+    try:
+        await _kill_again_and_again(flow, server, times=times, rng=rng, say=say)
+    finally:
+        flow.stop.set()
+        await asyncio.gather(*flowing)
+    say(f"{len(flow.acknowledged)} orders acknowledged, {flow.repeats} repeated, on the way {dict(flow.trouble)}")
+    assert flow.faults == []
+    stored = await stored_orders(server.dsn)
+    assert told_orders(flow.acknowledged) == stored
+    filled = sum(1 for order in stored.values() if order.status == "FILLED")
+    assert await count(server.dsn, "SELECT count(*) FROM trades") == filled
+    assert (await audited(server.dsn)).findings == []
+
+
+async def test_what_was_acknowledged_survives_kills(machines: tuple[MortalPostgres, list[MortalApi]], say: Say) -> None:
+    await _survive(machines, times=2, say=say)
+
+
+@pytest.mark.soak
+async def test_what_was_acknowledged_survives_ten_kills(
+    machines: tuple[MortalPostgres, list[MortalApi]], say: Say
+) -> None:
+    await _survive(machines, times=10, say=say)

@@ -1,0 +1,270 @@
+"""Single-row corruptions of money and admin tables, each with the check that must name it and the row it must name.
+
+Every statement changes one row and returns the subject of the finding that is expected.
+"""
+
+from typing import NamedTuple
+
+STOCK = "(SELECT id FROM assets ORDER BY id LIMIT 1)"
+TRADED = "(SELECT id FROM trades WHERE asset_id = 1 ORDER BY seq OFFSET 3 LIMIT 1)"
+NEWEST_TRADE = "(SELECT id FROM trades WHERE asset_id = 1 ORDER BY seq DESC LIMIT 1)"
+BOUGHT = "(SELECT max(order_id) FROM trades WHERE side = 'BUY')"
+BY_AMOUNT = "(SELECT max(id) FROM orders WHERE amount IS NOT NULL AND status = 'FILLED')"
+BY_SHARES = "(SELECT max(id) FROM orders WHERE shares IS NOT NULL AND status = 'FILLED')"
+REFUSED = "(SELECT max(id) FROM orders WHERE status = 'REJECTED')"
+CASH = "(SELECT min(id) FROM ledger_accounts WHERE kind = 'AVAILABLE' AND currency = 'USDC' AND version > 3)"
+BACKING = "(SELECT id FROM ledger_accounts WHERE kind = 'BACKING' AND asset_id = 1)"
+MIDDLE = f"(SELECT id FROM entries WHERE ledger_account_id = {CASH} AND version = 2)"
+NEWEST = f"(SELECT id FROM entries WHERE ledger_account_id = {CASH} ORDER BY version DESC LIMIT 1)"
+EMPTY = "(SELECT id FROM ledger_accounts WHERE kind = 'HELD' AND version = 0 ORDER BY id LIMIT 1)"
+TRADE_TRANSFER = "(SELECT id FROM transfers WHERE reason = 'TRADE' ORDER BY id OFFSET 2 LIMIT 1)"
+FUNDING = "(SELECT id FROM transfers WHERE reason = 'DEV_FUND' ORDER BY id LIMIT 1)"
+POSITION = "(SELECT id FROM positions WHERE redeemed > 0 AND shares > 0 ORDER BY id LIMIT 1)"
+LOGGED = "(SELECT id FROM audit_log WHERE action = 'assetUpdate' ORDER BY id LIMIT 1)"
+FROZEN = "(SELECT id FROM accounts WHERE frozen)"
+FREE = "(SELECT id FROM accounts WHERE NOT frozen ORDER BY id LIMIT 1)"
+OF_ACCOUNT = "(SELECT min(id) FROM sessions WHERE account_id > 0)"
+FUNDING_KEY = "(SELECT min(id) FROM idempotency_keys WHERE mutation = 'devFund')"
+MAKING_KEY = "(SELECT min(id) FROM idempotency_keys WHERE mutation = 'assetCreate')"
+
+ENTRY = "'Entry:' || id || ' of LedgerAccount:' || ledger_account_id"
+LEDGER_ACCOUNT = "'LedgerAccount:' || id || ' ('"
+TRADE = "'Trade:' || asset_id || ':' || seq"
+OF_LEDGER_ACCOUNT = "'LedgerAccount:' || ledger_account_id"
+TRANSFER = "'Transfer:' || id"
+KEY = "'IdempotencyKey:' || id"
+FORGED_ENTRY = (
+    "SELECT transfer_id, ledger_account_id, account_id, version + 1, 5, balance_after + 5"
+    f" FROM entries WHERE id = {NEWEST}"
+)
+LOG_COLUMNS = "id, at, actor, action, target, previous_hash, hash"
+FORGED_LOG = (
+    "SELECT max(id) + 1, now(), 'admin', 'accountFreeze', 'Account:1', max(hash), repeat('a', 64) FROM audit_log"
+)
+TRANSFERS = "reason, ref, entry_count, at"
+ENTRIES = "transfer_id, ledger_account_id, account_id, version, amount, balance_after"
+
+
+class Corruption(NamedTuple):
+    """What is done, the check that must see it, and the statement."""
+
+    name: str
+    check: str
+    sql: str
+
+
+def update(table: str, change: str, row: str, check: str, subject: str) -> Corruption:
+    """Change one row of `table`."""
+    return Corruption(
+        f"{table}: {change.partition(' = ')[0]} ({check})", check,
+        f"UPDATE {table} SET {change} WHERE id = {row} RETURNING {subject}",
+    )  # fmt: skip
+
+
+def delete(table: str, row: str, check: str, subject: str) -> Corruption:
+    """Delete one row of `table`."""
+    return Corruption(f"{table}: deleted ({check})", check, f"DELETE FROM {table} WHERE id = {row} RETURNING {subject}")
+
+
+def insert(table: str, columns: str, values: str, check: str, subject: str) -> Corruption:
+    """Add one row to `table`."""
+    return Corruption(
+        f"{table}: forged ({check})", check, f"INSERT INTO {table} ({columns}) {values} RETURNING {subject}"
+    )
+
+
+IN_ENTRIES = [
+    update("entries", "amount = amount + 1", MIDDLE, "entry.balance_after", ENTRY),
+    update("entries", "amount = amount + 1", MIDDLE, "transfer.sum", "'Transfer:' || transfer_id || ' in USDC'"),
+    update("entries", "amount = amount + 1", MIDDLE, "trade.entry", "'Entry:' || id"),
+    update("entries", "amount = 0", MIDDLE, "entry.amount", ENTRY),
+    update("entries", "balance_after = balance_after - 1", MIDDLE, "entry.balance_after", ENTRY),
+    update("entries", "balance_after = -1", NEWEST, "entry.sign", ENTRY),
+    update("entries", "balance_after = balance_after + 1", NEWEST, "ledger_account.balance", OF_LEDGER_ACCOUNT),
+    update("entries", "version = version + 1000", NEWEST, "entry.version", ENTRY),
+    update("entries", "account_id = NULL", MIDDLE, "entry.account_id", ENTRY),
+    update("entries", "account_id = account_id + 1", MIDDLE, "entry.account_id", ENTRY),
+    update("entries", "ledger_account_id = 99999", MIDDLE, "entry.ledger_account", ENTRY),
+    update("entries", "transfer_id = 99999", MIDDLE, "transfer.entry_count", "'Transfer:99999'"),
+    update("entries", "transfer_id = 1", MIDDLE, "transfer.sum", "'Transfer:1 in USDC'"),
+    update("entries", "id = id + 100000", MIDDLE, "entry.id", "'Entry:'"),
+    delete("entries", MIDDLE, "transfer.entry_count", "'Transfer:' || transfer_id"),
+    delete("entries", NEWEST, "ledger_account.version", OF_LEDGER_ACCOUNT),
+    insert("entries", ENTRIES, FORGED_ENTRY, "ledger_account.balance", OF_LEDGER_ACCOUNT),
+]  # fmt: skip
+
+IN_LEDGER_ACCOUNTS = [
+    update("ledger_accounts", "balance = balance + 1", CASH, "ledger_account.balance", LEDGER_ACCOUNT),
+    update("ledger_accounts", "balance = balance + 1", CASH, "currency.sum", "'USDC'"),
+    update("ledger_accounts", "balance = -1", EMPTY, "ledger_account.sign", LEDGER_ACCOUNT),
+    update("ledger_accounts", "version = version + 1", CASH, "ledger_account.version", LEDGER_ACCOUNT),
+    update("ledger_accounts", "kind = 'HELD2'", EMPTY, "ledger_account.owner", LEDGER_ACCOUNT),
+    update("ledger_accounts", "kind = 'BACKING'", CASH, "ledger_account.owner", LEDGER_ACCOUNT),
+    update("ledger_accounts", "currency = 'USDX'", CASH, "ledger_account.owner", LEDGER_ACCOUNT),
+    update("ledger_accounts", "account_id = 99999", CASH, "ledger_account.owner", LEDGER_ACCOUNT),
+    update("ledger_accounts", "asset_id = 2", BACKING, "asset.backing", "'Asset:1'"),
+    delete("ledger_accounts", EMPTY, "ledger_account.missing", "'Account:' || account_id || ' HELD ' || currency"),
+    delete("ledger_accounts", CASH, "entry.ledger_account", "'Entry:'"),
+    insert("ledger_accounts", "kind, currency, asset_id", "VALUES ('SURPLUS', 'USDT', 1)", "ledger_account.owner",
+           LEDGER_ACCOUNT),
+]  # fmt: skip
+
+IN_TRANSFERS = [
+    update("transfers", "reason = 'GIFT'", TRADE_TRANSFER, "transfer.reason", TRANSFER),
+    update("transfers", "reason = 'DEV_FUND'", TRADE_TRANSFER, "dev_fund.legs", TRANSFER),
+    update("transfers", "reason = 'TRADE'", FUNDING, "transfer.trade", TRANSFER),
+    update("transfers", "ref = 'Trade:1:77'", TRADE_TRANSFER, "transfer.ref", TRANSFER),
+    update("transfers", "ref = 'Account:99'", FUNDING, "dev_fund.ref", TRANSFER),
+    update("transfers", "entry_count = 4", TRADE_TRANSFER, "transfer.entry_count", TRANSFER),
+    update("transfers", "at = at + interval '1 minute'", TRADE_TRANSFER, "transfer.at", TRANSFER),
+    update("transfers", "id = 99999", TRADE_TRANSFER, "trade.transfer_id", "'Trade:1:'"),
+    delete("transfers", TRADE_TRANSFER, "transfer.entry_count", TRANSFER),
+    delete("transfers", FUNDING, "idempotency_key.outcome", "'IdempotencyKey:'"),
+    insert("transfers", TRANSFERS, "VALUES ('TRADE', 'Trade:1:999', 5, now())", "transfer.trade", TRANSFER),
+    insert("transfers", TRANSFERS, "VALUES ('DEV_FUND', 'Account:1', 2, now())", "dev_fund.key", TRANSFER),
+]  # fmt: skip
+
+IN_TRADES = [
+    update("trades", "shares = shares + 1", TRADED, "trade.supply_after", TRADE),
+    update("trades", "gross = gross + 1", TRADED, "trade.gross", TRADE),
+    update("trades", "fee = fee + 1", TRADED, "trade.fee", TRADE),
+    update("trades", "supply_after = supply_after - 1", TRADED, "trade.supply_after", TRADE),
+    update("trades", "market_after = market_after + 1", TRADED, "trade.market_after", TRADE),
+    update("trades", "side = 'SELL'", TRADED, "trade.supply_after", TRADE),
+    update("trades", "side = 'LEND'", TRADED, "trade.side", TRADE),
+    update("trades", "seq = seq + 500", NEWEST_TRADE, "trade.seq", TRADE),
+    update("trades", "seq = seq + 500", NEWEST_TRADE, "asset.trade_seq", "'Asset:1'"),
+    update("trades", "account_id = 2", "(SELECT max(id) FROM trades WHERE account_id = 1)", "trade.order", TRADE),
+    update("trades", "account_id = 2", "(SELECT max(id) FROM trades WHERE account_id = 1)", "trade.entry", "'Entry:'"),
+    update("trades", "order_id = 1", NEWEST_TRADE, "trade.order", TRADE),
+    update("trades", "asset_id = 4", NEWEST_TRADE, "transfer.ref", "'Transfer:' || transfer_id"),
+    update("trades", "asset_id = 77", NEWEST_TRADE, "trade.asset", TRADE),
+    update("trades", "transfer_id = 1", NEWEST_TRADE, "transfer.reason", "'Transfer:1'"),
+    update("trades", "at = at - interval '9 days'", NEWEST_TRADE, "trade.at", TRADE),
+    update("trades", "at = at + interval '1 minute'", NEWEST_TRADE, "asset.last_trade_at", "'Asset:1'"),
+    delete("trades", TRADED, "trade.seq", "'Trade:' || asset_id || ':' || seq + 1"),
+    delete("trades", NEWEST_TRADE, "transfer.trade", "'Transfer:' || transfer_id"),
+    delete("trades", NEWEST_TRADE, "order.filled_shares", "'Order:' || order_id"),
+]  # fmt: skip
+
+ORDER = "'Order:' || id"
+IN_ORDERS = [
+    update("orders", "filled_shares = filled_shares - 1", BOUGHT, "order.filled_shares", ORDER),
+    update("orders", "gross = gross - 1", BOUGHT, "order.gross", ORDER),
+    update("orders", "fee = fee + 1", BOUGHT, "order.fee", ORDER),
+    update("orders", "status = 'REJECTED'", BOUGHT, "order.status", ORDER),
+    update("orders", "status = 'OPEN'", BOUGHT, "order.status", ORDER),
+    update("orders", "status = 'FILLED'", REFUSED, "order.status", ORDER),
+    update("orders", "refusal = NULL", REFUSED, "order.refusal", ORDER),
+    update("orders", "refusal = '{}'", REFUSED, "order.refusal", ORDER),
+    update("orders", "filled_shares = 1", REFUSED, "order.filled_shares", ORDER),
+    update("orders", "shares = shares + 1", BY_SHARES, "order.shares", ORDER),
+    update("orders", "amount = amount - 1000", BY_AMOUNT, "order.amount", ORDER),
+    update("orders", "amount = amount + 1000000", BY_AMOUNT, "order.amount", ORDER),
+    update("orders", "amount = 5", BY_SHARES, "order.size", ORDER),
+    update("orders", "type = 'LIMIT'", BOUGHT, "order.type", ORDER),
+    update("orders", "time_in_force = 'GTC'", BOUGHT, "order.time_in_force", ORDER),
+    update("orders", "limit_price = 5", BOUGHT, "order.limit_price", ORDER),
+    update("orders", "side = 'SELL'", BOUGHT, "trade.order", "'Trade:'"),
+    update("orders", "asset_id = 77", BOUGHT, "order.asset_id", ORDER),
+    update("orders", "account_id = 77", BOUGHT, "order.account_id", ORDER),
+    update("orders", "account_id = 3", BOUGHT, "trade.order", "'Trade:'"),
+    update("orders", "created_at = created_at - interval '1 hour'", BOUGHT, "order.created_at", ORDER),
+    update("orders", "updated_at = updated_at + interval '1 hour'", REFUSED, "order.updated_at", ORDER),
+    update("orders", "input_hash = substr(input_hash, 2)", BOUGHT, "order.input_hash", ORDER),
+    update("orders", "client_order_id = ''", BOUGHT, "order.client_order_id", ORDER),
+    delete("orders", BOUGHT, "trade.order", "'Trade:'"),
+]  # fmt: skip
+
+HOLDING = "'Position:' || id || ' of Account:' || account_id || ' Asset:' || asset_id"
+IN_POSITIONS = [
+    update("positions", "shares = shares + 1", POSITION, "position.shares", HOLDING),
+    update("positions", "cost_basis = cost_basis + 1", POSITION, "position.cost_basis", HOLDING),
+    update("positions", "realized_pnl = realized_pnl - 1", POSITION, "position.realized_pnl", HOLDING),
+    update("positions", "redeemed = redeemed - 1", POSITION, "position.redeemed", HOLDING),
+    update("positions", "redeemed_on = redeemed_on - 1", POSITION, "position.redeemed_on", HOLDING),
+    update("positions", "account_id = 77", POSITION, "position.owner", "'Position:' || id"),
+    update("positions", "account_id = 77", POSITION, "position.missing", "'Account:1 Asset:1'"),
+    delete("positions", POSITION, "position.missing", "'Account:' || account_id || ' Asset:' || asset_id"),
+    insert("positions", "account_id, asset_id, shares, cost_basis", "VALUES (1, 4, 1, 0)", "position.shares", HOLDING),
+]  # fmt: skip
+
+ASSET = "'Asset:' || id"
+IN_ASSETS = [
+    update("assets", "supply = supply + 1", STOCK, "asset.supply", ASSET),
+    update("assets", "supply = supply + 1", STOCK, "asset.holders", ASSET),
+    update("assets", "supply = supply * 1000", STOCK, "asset.coverage", ASSET),
+    update("assets", "backing = backing - 1", STOCK, "asset.backing", ASSET),
+    update("assets", "surplus = surplus + 1", STOCK, "asset.surplus", ASSET),
+    update("assets", "lp_capital = 1", STOCK, "asset.lp_capital", ASSET),
+    update("assets", "trade_seq = trade_seq + 1", STOCK, "asset.trade_seq", ASSET),
+    update("assets", "last_trade_at = last_trade_at - interval '1 s'", STOCK, "asset.last_trade_at", ASSET),
+    update("assets", "base_price = base_price + 1", STOCK, "asset.base_price", ASSET),
+    update("assets", "slope = slope + 1", STOCK, "asset.slope", ASSET),
+    update("assets", "fee_rate = 1", STOCK, "asset.fee_rate", ASSET),
+    update("assets", "max_redemption_per_day = NULL", STOCK, "asset.max_redemption_per_day", ASSET),
+    update("assets", "max_shares_per_account = 5", STOCK, "asset.max_shares_per_account", ASSET),
+    update("assets", "status = 'HALTED'", STOCK, "asset.status", ASSET),
+    update("assets", "status_reason = 'because'", STOCK, "asset.status_reason", ASSET),
+    update("assets", "quote_currency = 'USDT'", STOCK, "asset.quote_currency", ASSET),
+    update("assets", "symbol = 'X'", STOCK, "ledger_account.owner", "'LedgerAccount:'"),
+    update("assets", "name = 'X'", STOCK, "asset.name", ASSET),
+    delete("assets", STOCK, "audit_log.target", ASSET),
+    delete("assets", STOCK, "trade.asset", "'Trade:1:1'"),
+]  # fmt: skip
+
+AUDIT_ENTRY = "'AuditEntry:' || id || ' ('"
+IN_AUDIT_LOG = [
+    update("audit_log", "actor = 'nobody'", LOGGED, "audit_log.hash", AUDIT_ENTRY),
+    update("audit_log", "action = 'assetCreate'", LOGGED, "audit_log.hash", AUDIT_ENTRY),
+    update("audit_log", "target = 'Asset:2'", LOGGED, "audit_log.hash", AUDIT_ENTRY),
+    update("audit_log", "target = 'Asset'", LOGGED, "audit_log.form", AUDIT_ENTRY),
+    update("audit_log", "reason = NULL", LOGGED, "audit_log.hash", AUDIT_ENTRY),
+    update("audit_log", "at = at + interval '1 microsecond'", LOGGED, "audit_log.hash", AUDIT_ENTRY),
+    update("audit_log", "before = replace(before, '0.005', '0.006')", LOGGED, "audit_log.before", AUDIT_ENTRY),
+    update("audit_log", "after = '{}'", LOGGED, "audit_log.hash", AUDIT_ENTRY),
+    update("audit_log", "after = 'x'", LOGGED, "audit_log.form", AUDIT_ENTRY),
+    update("audit_log", "hash = repeat('f', 64)", LOGGED, "audit_log.hash", AUDIT_ENTRY),
+    update("audit_log", "hash = repeat('f', 64)", LOGGED, "audit_log.previous_hash", "'AuditEntry:' || id + 1"),
+    update("audit_log", "previous_hash = repeat('0', 64)", LOGGED, "audit_log.previous_hash", AUDIT_ENTRY),
+    update("audit_log", "id = id + 500", LOGGED, "audit_log.id", AUDIT_ENTRY),
+    delete("audit_log", LOGGED, "audit_log.id", "'AuditEntry:' || id + 1"),
+    delete("audit_log", "(SELECT max(id) FROM audit_log)", "platform.trading_paused", "'Platform:1'"),
+    insert("audit_log", LOG_COLUMNS, FORGED_LOG, "audit_log.hash", AUDIT_ENTRY),
+]  # fmt: skip
+
+IN_THE_REST = [
+    update("platform", "trading_paused = true", "1", "platform.trading_paused", "'Platform:1'"),
+    update("platform", "reason = 'because'", "1", "platform.reason", "'Platform:1'"),
+    update("platform", "environment = 'production'", "1", "dev_fund.environment", "'Transfer:'"),
+    update("platform", "environment = 'nowhere'", "1", "platform.environment", "'Platform:1'"),
+    delete("platform", "1", "platform.rows", "'Platform'"),
+    update("accounts", "frozen = false", FROZEN, "account.frozen", "'Account:' || id"),
+    update("accounts", "frozen = true", FREE, "account.frozen", "'Account:' || id"),
+    update("accounts", "email = 'A@x.example'", FREE, "account.email", "'Account:' || id"),
+    delete("accounts", FREE, "ledger_account.owner", "'LedgerAccount:'"),
+    delete("accounts", FROZEN, "audit_log.target", "'Account:' || id"),
+    update("sessions", "account_id = 77", OF_ACCOUNT, "session.owner", "'Session:' || id"),
+    update("sessions", "admin_name = 'admin'", OF_ACCOUNT, "session.owner", "'Session:' || id"),
+    update("sessions", "expires_at = created_at - interval '1 s'", "1", "session.times", "'Session:' || id"),
+    update("sessions", "revoked_at = created_at - interval '1 s'", "1", "session.times", "'Session:' || id"),
+    update("sessions", "token_hash = substr(token_hash, 2)", "1", "credential.token", "'Session:' || id"),
+    update("api_keys", "scopes = '{READ,ROOT}'", "1", "api_key.scopes", "'ApiKey:' || id"),
+    update("api_keys", "account_id = 77", "1", "api_key.account", "'ApiKey:' || id"),
+    update("api_keys", "revoked_at = created_at - interval '1 s'", "2", "api_key.times", "'ApiKey:' || id"),
+    update("asset_requests", "status = 'APPROVED'", "3", "asset_request.status", "'AssetRequest:' || id"),
+    update("asset_requests", "asset_id = NULL", "1", "asset_request.asset_id", "'AssetRequest:' || id"),
+    update("asset_requests", "admin_notes = NULL", "2", "asset_request.admin_notes", "'AssetRequest:' || id"),
+    update("asset_requests", "account_id = 77", "3", "asset_request.account", "'AssetRequest:' || id"),
+    delete("asset_requests", "2", "audit_log.target", "'AssetRequest:' || id"),
+    update("idempotency_keys", "outcome = '{\"id\": 99999}'", FUNDING_KEY, "idempotency_key.outcome", KEY),
+    update("idempotency_keys", "outcome = '{}'", MAKING_KEY, "idempotency_key.form", KEY),
+    update("idempotency_keys", "owner = 'account:77'", FUNDING_KEY, "idempotency_key.outcome", KEY),
+    update("idempotency_keys", "input_hash = ''", "1", "idempotency_key.form", KEY),
+    delete("idempotency_keys", FUNDING_KEY, "dev_fund.key", "'Transfer:' || (outcome ->> 'id')"),
+]  # fmt: skip
+
+CORRUPTIONS = [
+    *IN_ENTRIES, *IN_LEDGER_ACCOUNTS, *IN_TRANSFERS, *IN_TRADES, *IN_ORDERS, *IN_POSITIONS, *IN_ASSETS, *IN_AUDIT_LOG,
+    *IN_THE_REST,
+]  # fmt: skip

@@ -1,0 +1,182 @@
+"""What the database must enforce: every key, CHECK, index and trigger, and for each CHECK a row that breaks it.
+
+Written out, and not taken from the migrations: a constraint that one of them drops must be missed here.
+"""
+
+from typing import NamedTuple
+
+FOREIGN_KEYS = {
+    "api_keys_account_id_fkey": "FOREIGN KEY (account_id) REFERENCES accounts(id) ON DELETE RESTRICT",
+    "asset_requests_account_id_fkey": "FOREIGN KEY (account_id) REFERENCES accounts(id) ON DELETE RESTRICT",
+    "orders_account_id_fkey": "FOREIGN KEY (account_id) REFERENCES accounts(id) ON DELETE RESTRICT",
+    "orders_asset_id_fkey": "FOREIGN KEY (asset_id) REFERENCES assets(id) ON DELETE RESTRICT",
+    "positions_account_id_fkey": "FOREIGN KEY (account_id) REFERENCES accounts(id) ON DELETE RESTRICT",
+    "positions_asset_id_fkey": "FOREIGN KEY (asset_id) REFERENCES assets(id) ON DELETE RESTRICT",
+    "sessions_account_id_fkey": "FOREIGN KEY (account_id) REFERENCES accounts(id) ON DELETE RESTRICT",
+    "trades_account_id_fkey": "FOREIGN KEY (account_id) REFERENCES accounts(id) ON DELETE RESTRICT",
+    "trades_asset_id_fkey": "FOREIGN KEY (asset_id) REFERENCES assets(id) ON DELETE RESTRICT",
+    "trades_order_id_fkey": "FOREIGN KEY (order_id) REFERENCES orders(id) ON DELETE RESTRICT",
+}
+
+UNIQUE = {
+    "accounts_email_key": "accounts USING btree (email)",
+    "api_keys_token_hash_key": "api_keys USING btree (token_hash)",
+    "assets_symbol_key": "assets USING btree (symbol)",
+    "entries_version_key": "entries USING btree (ledger_account_id, version)",
+    "idempotency_keys_owner_mutation_key_key": "idempotency_keys USING btree (owner, mutation, key)",
+    "ledger_accounts_owner_key": "ledger_accounts USING btree (account_id, asset_id, currency, kind)"
+    " NULLS NOT DISTINCT",
+    "orders_client_order_id_key": "orders USING btree (account_id, client_order_id)",
+    "positions_account_asset_key": "positions USING btree (account_id, asset_id)",
+    "series_replays_asset_id_key": "series_replays USING btree (asset_id)",
+    "sessions_token_hash_key": "sessions USING btree (token_hash)",
+    "trades_seq_key": "trades USING btree (asset_id, seq)",
+}
+
+INDEXES = {
+    "api_keys_account_id_idx": "api_keys USING btree (account_id, id)",
+    "asset_requests_account_id_idx": "asset_requests USING btree (account_id, id)",
+    "asset_requests_status_idx": "asset_requests USING btree (status, id)",
+    "entries_account_id_idx": "entries USING btree (account_id, id) WHERE (account_id IS NOT NULL)",
+    "ledger_accounts_asset_id_idx": "ledger_accounts USING btree (asset_id) WHERE (asset_id IS NOT NULL)",
+    "orders_account_id_idx": "orders USING btree (account_id, id)",
+    "positions_asset_id_idx": "positions USING btree (asset_id) WHERE (shares > (0)::numeric)",
+    "sessions_account_id_idx": "sessions USING btree (account_id) WHERE (account_id IS NOT NULL)",
+    "trades_account_id_idx": "trades USING btree (account_id, id)",
+    "trades_order_id_idx": "trades USING btree (order_id)",
+}
+
+FACTS = ("audit_log", "entries", "idempotency_keys", "trades", "transfers")
+"""Tables whose rows are never changed or deleted."""
+UNDELETABLE = ("accounts", "assets", "ledger_accounts", "orders", "platform", "positions")
+
+TRIGGERS = {
+    "entries_balance": "AFTER INSERT ON entries REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT"
+    " EXECUTE FUNCTION entries_must_balance()",
+    **{
+        f"{table}_immutable": f"BEFORE DELETE OR UPDATE OR TRUNCATE ON {table} FOR EACH STATEMENT"
+        " EXECUTE FUNCTION refuse_change()"
+        for table in FACTS
+    },
+    **{
+        f"{table}_undeletable": f"BEFORE DELETE OR TRUNCATE ON {table} FOR EACH STATEMENT"
+        " EXECUTE FUNCTION refuse_change()"
+        for table in UNDELETABLE
+    },
+}
+
+
+class Check(NamedTuple):
+    """A CHECK and statements that it must refuse."""
+
+    name: str
+    broken_by: tuple[str, ...]
+
+
+def of(table: str, name: str, *changes: str) -> Check:
+    """A CHECK of a table whose rows may change: each of `changes` breaks it on the first row."""
+    return Check(
+        name, tuple(f"UPDATE {table} SET {change} WHERE id = (SELECT min(id) FROM {table})" for change in changes)
+    )
+
+
+def of_facts(table: str, name: str, *rows: dict[str, str]) -> Check:
+    """A CHECK of a table of facts: a copy of its first row with other values breaks it."""
+    return Check(name, tuple(_copy(table, row) for row in rows))
+
+
+COLUMNS = {
+    "entries": ("transfer_id", "ledger_account_id", "account_id", "version", "amount", "balance_after"),
+    "transfers": ("reason", "ref", "entry_count", "at"),
+    "trades": (
+        "asset_id", "seq", "account_id", "order_id", "side", "shares", "gross", "fee", "supply_after", "market_after",
+        "transfer_id", "at",
+    ),
+    "audit_log": ("id", "at", "actor", "action", "target", "previous_hash", "hash"),
+    "idempotency_keys": ("owner", "mutation", "key", "input_hash", "outcome", "created_at"),
+}  # fmt: skip
+
+
+def _copy(table: str, values: dict[str, str]) -> str:
+    columns = ", ".join(COLUMNS[table])
+    chosen = ", ".join(values.get(column, column) for column in COLUMNS[table])
+    return f"INSERT INTO {table} ({columns}) SELECT {chosen} FROM {table} ORDER BY id LIMIT 1"
+
+
+ABOVE_SUPPLY = "supply = 1000000000000000000000001, backing = 9000000000000000000, base_price = 1000000, slope = 1"
+
+CHECKS = [
+    of("platform", "platform_one_row", "id = 2"),
+    of("platform", "platform_environment", "environment = 'staging'"),
+    of("accounts", "accounts_email_normalised", "email = 'Upper@example.com'", "email = ''"),
+    of("sessions", "sessions_one_owner", "admin_name = 'a', account_id = 1", "admin_name = NULL, account_id = NULL"),
+    of("sessions", "sessions_token_hash_length", "token_hash = 'short'"),
+    of("api_keys", "api_keys_scopes", "scopes = '{ROOT}'", "scopes = '{}'"),
+    of("api_keys", "api_keys_token_hash_length", "token_hash = 'short'"),
+    of("asset_requests", "asset_requests_status", "status = 'DONE'"),
+    of_facts("idempotency_keys", "idempotency_keys_key_length", {"key": "''"}, {"key": "repeat('x', 65)"}),
+    of("assets", "assets_symbol_not_currency", "symbol = 'USDC'", "symbol = 'USDT'"),
+    of("assets", "assets_status", "status = 'CLOSED'"),
+    of("assets", "assets_quote_currency", "quote_currency = 'EUR'"),
+    of("assets", "assets_base_price_range", "base_price = 999999, supply = 0", "base_price = 1e21 + 1, supply = 0"),
+    of("assets", "assets_slope_range", "slope = 0", "slope = 1e24 + 1, supply = 0"),
+    of("assets", "assets_fee_rate_range", "fee_rate = -1", "fee_rate = 100000001"),
+    of("assets", "assets_min_notional_range", "min_notional = 0"),
+    of("assets", "assets_max_shares_per_account_range", "max_shares_per_account = 0"),
+    of("assets", "assets_max_redemption_per_day_range", "max_redemption_per_day = 0"),
+    of("assets", "assets_fundamental_weight_range", "fundamental_weight = 0", "fundamental_weight = 1000000001"),
+    of("assets", "assets_volume_scale_range", "volume_scale = 0"),
+    of(
+        "assets", "assets_volume_half_life_range", "volume_half_life_seconds = 0", "volume_half_life_seconds = 31536001"
+    ),
+    of("assets", "assets_supply_range", "supply = -1, backing = 9000000000000000000", ABOVE_SUPPLY),
+    of("assets", "assets_surplus_not_negative", "surplus = -1"),
+    of("assets", "assets_lp_capital_not_negative", "lp_capital = -1"),
+    of("assets", "assets_trade_seq_not_negative", "trade_seq = -1"),
+    of("assets", "assets_backing_covers_curve", "backing = 0", "supply = supply * 2", "slope = slope * 5"),
+    of("ledger_accounts", "ledger_accounts_kind", "kind = 'OTHER'"),
+    of(
+        "ledger_accounts",
+        "ledger_accounts_owner",
+        "kind = 'AVAILABLE'",
+        "kind = 'BACKING'",
+        "asset_id = 1",
+        "account_id = 1",
+    ),
+    of("ledger_accounts", "ledger_accounts_sign", "balance = 1", "kind = 'TREASURY', balance = -1"),
+    of("ledger_accounts", "ledger_accounts_version_not_negative", "version = -1"),
+    of_facts("transfers", "transfers_entry_count_range", {"entry_count": "1"}),
+    of_facts("entries", "entries_amount_not_zero", {"amount": "0", "version": "1000"}),
+    of_facts("entries", "entries_version_positive", {"version": "0"}),
+    of("orders", "orders_side", "side = 'LEND'"),
+    of("orders", "orders_type", "type = 'STOP'"),
+    of("orders", "orders_time_in_force", "time_in_force = 'DAY'"),
+    of("orders", "orders_status", "status = 'LOST'"),
+    of("orders", "orders_one_size", "shares = NULL, amount = NULL", "shares = 1e24, amount = 1000000000000"),
+    of(
+        "orders",
+        "orders_client_order_id",
+        "client_order_id = ''",
+        "client_order_id = repeat('x', 65)",
+        "client_order_id = 'é'",
+    ),
+    of("orders", "orders_filled_range", "filled_shares = -1", "filled_shares = shares + 1"),
+    of("orders", "orders_money_not_negative", "gross = -1", "fee = -1", "shares = NULL, amount = gross + fee - 1"),
+    of(
+        "orders",
+        "orders_rejected_has_refusal",
+        "refusal = '{}'",
+        "status = 'REJECTED', filled_shares = 0, gross = 0, fee = 0",
+    ),
+    of("orders", "orders_rejected_fills_nothing", "status = 'REJECTED', refusal = '{}'"),
+    of_facts("trades", "trades_side", {"side": "'LEND'", "seq": "1000"}),
+    of_facts("trades", "trades_positive", {"seq": "0"}, {"shares": "0"}, {"gross": "0"}, {"fee": "-1"}),
+    of_facts("trades", "trades_seller_gets_something", {"side": "'SELL'", "gross": "1", "fee": "1", "seq": "1000"}),
+    of_facts("trades", "trades_after_not_negative", {"supply_after": "-1"}, {"market_after": "0"}),
+    of("positions", "positions_not_negative", "shares = -1, cost_basis = 0", "cost_basis = -1", "redeemed = -1"),
+    of("positions", "positions_empty_has_no_basis", "shares = 0, cost_basis = 1"),
+    of_facts(
+        "audit_log", "audit_log_hash_length", {"id": "9999", "hash": "'x'"}, {"id": "9999", "previous_hash": "'x'"}
+    ),
+    of("series_replays", "series_replays_speed_positive", "speed = 0"),
+]
