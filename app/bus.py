@@ -89,12 +89,14 @@ class Bus:
                 await redis.xadd(
                     TRADES_STREAM, {"trades": encode_trades(entry)}, maxlen=STREAM_ENTRIES_MAX, approximate=True
                 )
-            except Exception as error:
-                if self.is_up:
-                    _log.warning("bus.redis_away", error=repr(error), waiting=len(self._queue) + len(entry))
-                self.is_up = False
+            except BaseException as error:
                 self._queue.extendleft(reversed(entry))
                 self._drop_excess()
+                if not isinstance(error, Exception):
+                    raise
+                if self.is_up:
+                    _log.warning("bus.redis_away", error=repr(error), waiting=len(self._queue))
+                self.is_up = False
                 await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
             else:

@@ -2,41 +2,52 @@
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from pydantic import ValidationError
 
-from app.settings import Settings
+from app.settings import Environment, Settings
+
+Command: TypeAlias = "Callable[[Settings, argparse.Namespace], int]"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its status."""
     parsed = _parser().parse_args(arguments)
-    run: Callable[[Settings, argparse.Namespace], int] = parsed.run
+    run: Command = parsed.run
+    if run is _dev:
+        os.environ["MEGATRON_ENV"] = Environment.DEVELOPMENT.value
     try:
         settings = Settings()
     except ValidationError as error:
         for problem in error.errors():
-            print(f"megatron: setting {'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)
+            name = ".".join(map(str, problem["loc"])) or "together"
+            print(f"megatron: settings, {name}: {problem['msg']}", file=sys.stderr)
         sys.exit(2)
+    sys.exit(run(settings, parsed) if run is _dev else _with_database(run, settings, parsed))
+
+
+def _with_database(run: Command, settings: Settings, parsed: argparse.Namespace) -> int:
+    """Run a command that needs the database, and say in a line when it cannot be had."""
     from app.db import DatabaseMisconfigured
 
     try:
-        sys.exit(run(settings, parsed))
+        return run(settings, parsed)
     except DatabaseMisconfigured as error:
         print(f"megatron: {error}", file=sys.stderr)
-        sys.exit(1)
     except OSError as error:
         print(f"megatron: cannot reach the database: {error}", file=sys.stderr)
-        sys.exit(1)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="megatron", description="A market for synthetic stocks and indexes.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def add(name: str, help_text: str, run: Callable[[Settings, argparse.Namespace], int]) -> argparse.ArgumentParser:
+    def add(name: str, help_text: str, run: Command) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help_text, description=help_text)
         command.set_defaults(run=run)
         return command

@@ -124,7 +124,7 @@ class Database:
         context = await Tortoise.init(config=config, _enable_global_fallback=True)
         client = context.connections.get("default")
         await client.create_connection(with_db=True)
-        database = cls(context, client._pool)  # type: ignore[attr-defined]
+        database = cls(context, client._pool)
         try:
             await check_environment(database, settings.env)
         except BaseException:

@@ -41,7 +41,7 @@ from app.telemetry import configure_logging
 from app.web import Playground, default_dist
 
 GRAPHQL_PATH: Final = "/graphql"
-GRACEFUL_SECONDS: Final = 5
+GRACEFUL_SECONDS: Final = 2
 """What is under way when the process is told to stop gets this long."""
 KEEP_ALIVE_SECONDS: Final = 75
 """Longer than balancers keep idle connections, so that they and not we close them."""

@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -16,6 +16,8 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from structlog.typing import EventDict, WrappedLogger
+
+from app.errors import Unauthenticated
 
 if TYPE_CHECKING:
     from app.exchange.batch import Answer
@@ -52,8 +54,8 @@ def _render(_logger: WrappedLogger, _method: str, event: EventDict) -> str:
     return redact(json.dumps(_redact_named(dict(event)), default=repr, ensure_ascii=False))
 
 
-def configure_logging(level: str) -> None:
-    """Send the logs of the whole process, libraries included, to standard error: one JSON object a line.
+def configure_logging(level: str, *, stream: TextIO | None = None) -> None:
+    """Send the logs of the whole process, libraries included, to standard error or `stream`: a JSON object a line.
 
     `level` is a name such as INFO; ValueError for one that does not exist.
     """
@@ -73,7 +75,7 @@ def configure_logging(level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -152,11 +154,11 @@ class Metrics:
 
     def answered(self, answer: "Answer") -> None:
         """An order has got its answer."""
-        if isinstance(answer, Exception):
-            refusal = getattr(answer, "refusal", None)
-            outcome = refusal.code if refusal is not None else "FAILED"
+        if isinstance(answer, Unauthenticated):
+            outcome = "UNAUTHENTICATED"
         else:
-            outcome = answer.refusal.code if answer.refusal is not None else answer.order.status
+            refusal = answer.refusal
+            outcome = "FILLED" if refusal is None else refusal.code.value
         count = self._order_counters.get(outcome)
         if count is None:
             count = self._order_counters[outcome] = self._orders.labels(outcome).inc

@@ -18,6 +18,8 @@ from app.exchange.assets import Asset
 from app.money import RATE_UNIT, div_half_even
 
 DAY: Final = timedelta(hours=24)
+ASSETS_MAX: Final = 1_000
+"""Assets whose sums are kept, at most 1,441 minutes each; what was not asked for longest is forgotten first."""
 _MINUTE_S: Final = 60
 
 
@@ -117,14 +119,14 @@ SELECT minute.*, last.market_after AS close
 
 
 class TradeStats:
-    """The process's sums. Share one among all requests."""
+    """The process's sums of one database's trades. Share one among all requests."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, *, assets_max: int = ASSETS_MAX) -> None:
+        self._assets_max = assets_max
         self._days: dict[int, _Day] = {}
         self._catching_up = asyncio.Lock()
 
-    async def last_day(self, *, assets: Sequence[Asset], at: datetime) -> list[DayStats]:
+    async def last_day(self, *, database: Database, assets: Sequence[Asset], at: datetime) -> list[DayStats]:
         """The stats of each asset for the 24 hours before `at`, in the order asked, counted in whole minutes.
 
         Prices are M: just after each trade, at the beginning (`open`) and now (`close`).
@@ -132,25 +134,30 @@ class TradeStats:
         since_s = int((at - DAY).timestamp()) // _MINUTE_S * _MINUTE_S
         # One at a time: two that read the same trades would count them twice.
         async with self._catching_up:
-            await self._begin([asset.id for asset in assets if asset.id not in self._days], since_s)
-            await self._catch_up([asset for asset in assets if asset.trade_seq > self._days[asset.id].seq])
-        for asset in assets:
-            self._days[asset.id].forget(since_s)
-        return [self._days[asset.id].stats(asset) for asset in assets]
+            await self._begin(database, [asset.id for asset in assets if asset.id not in self._days], since_s)
+            await self._catch_up(database, [asset for asset in assets if asset.trade_seq > self._days[asset.id].seq])
+            stats = []
+            for asset in assets:
+                day = self._days[asset.id] = self._days.pop(asset.id)  # asked for last
+                day.forget(since_s)
+                stats.append(day.stats(asset))
+            while len(self._days) > self._assets_max:
+                del self._days[next(iter(self._days))]
+        return stats
 
-    async def _begin(self, asset_ids: Sequence[int], since_s: int) -> None:
+    async def _begin(self, database: Database, asset_ids: Sequence[int], since_s: int) -> None:
         if not asset_ids:
             return
-        async with self._database.acquire() as connection:
+        async with database.acquire() as connection:
             rows = await connection.fetch(_BEGIN, asset_ids, datetime.fromtimestamp(since_s, UTC))
         for row in rows:
             self._days[row["asset_id"]] = _Day(row["seq"], row["market_after"])
 
-    async def _catch_up(self, assets: Sequence[Asset]) -> None:
+    async def _catch_up(self, database: Database, assets: Sequence[Asset]) -> None:
         if not assets:
             return
         after = [self._days[asset.id].seq for asset in assets]
-        async with self._database.acquire() as connection:
+        async with database.acquire() as connection:
             rows = await connection.fetch(
                 _CATCH_UP, [asset.id for asset in assets], after, [asset.trade_seq for asset in assets]
             )

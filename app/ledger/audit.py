@@ -38,7 +38,8 @@ async def audit(
 ) -> Report:
     """Audit the snapshot that `connection` is in: a REPEATABLE READ transaction, whose settings are reset.
 
-    At most `finding_limit` findings are reported, a tenth of them for any one check. After `time_limit_s` seconds
+    At most `finding_limit` findings are listed, a tenth of them for any one check; a last one "audit.more" names the
+    checks that found more. After `time_limit_s` seconds
     (None: never) the audit stops, and a finding "audit.time" says so. `progress` is told the name of each stage.
     Raises ValueError outside such a transaction.
     """
@@ -62,6 +63,7 @@ async def audit(
             raise
         stopped = Finding("audit.time", run.stage, f"done within {time_limit_s:g} s", "stopped; run `megatron audit`")
         run.findings.append(stopped)
+    run.end()
     return Report(not run.findings, checked_at, row["transfers"], run.findings)
 
 
@@ -80,5 +82,6 @@ def render(report: Report) -> str:
     if report.ok:
         return f"ok: {report.transfers} transfers audited as of {at}, nothing differs"
     lines = [f"{f.check}: {f.subject}: expected {f.expected}, found {f.actual}" for f in report.findings]
-    lines.append(f"{len(report.findings)} findings in {report.transfers} transfers as of {at}")
+    count = len(report.findings)
+    lines.append(f"{count} finding{'s' if count > 1 else ''} in {report.transfers} transfers as of {at}")
     return "\n".join(lines)

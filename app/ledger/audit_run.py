@@ -56,6 +56,7 @@ class Run:
     findings: list[Finding] = field(default_factory=list)
     stage: str = ""
     _by_check: Counter[str] = field(default_factory=Counter)
+    _unlisted: set[str] = field(default_factory=set)
 
     @property
     def per_check(self) -> int:
@@ -70,9 +71,17 @@ class Run:
 
     def found(self, check: str, subject: str, expected: object, actual: object) -> None:
         """Record a difference, unless its check or the run has reported enough. None reads as "nothing"."""
-        if len(self.findings) < self.finding_limit and self._by_check[check] < self.per_check:
-            self._by_check[check] += 1
-            self.findings.append(Finding(check, subject, _text(expected), _text(actual)))
+        if len(self.findings) >= self.finding_limit or self._by_check[check] >= self.per_check:
+            self._unlisted.add(check)
+            return
+        self._by_check[check] += 1
+        self.findings.append(Finding(check, subject, _text(expected), _text(actual)))
+
+    def end(self) -> None:
+        """Say which checks have found more than is listed."""
+        if self._unlisted:
+            checks = ", ".join(sorted(self._unlisted))
+            self.findings.append(Finding("audit.more", checks, "every difference listed", "further differences"))
 
     def compare(self, check: str, subject: str, pairs: Iterable[tuple[str, object, object]]) -> None:
         """Record each (name, expected, actual) of a row that differs, under `check`.name."""
@@ -83,7 +92,7 @@ class Run:
     async def differences(self, check: str, sql: str, *arguments: object) -> None:
         """Record every row of `sql`, whose first three columns are subject, expected and actual."""
         await self._limit_statement()
-        for row in await self.connection.fetch(f"{sql} LIMIT {self.per_check}", *arguments):
+        for row in await self.connection.fetch(f"{sql} LIMIT {self.per_check + 1}", *arguments):
             self.found(check, row[0], row[1], row[2])
 
     async def rows(self, sql: str, *arguments: object) -> AsyncIterator[asyncpg.Record]:
@@ -95,11 +104,6 @@ class Run:
             count += 1
             if count % ROWS_AT_ONCE == 0:
                 await self._limit_statement()
-
-    async def value(self, sql: str, *arguments: object) -> object:
-        """The single value of `sql`."""
-        await self._limit_statement()
-        return await self.connection.fetchval(sql, *arguments)
 
     async def _limit_statement(self) -> None:
         left_ms = 0

@@ -15,6 +15,8 @@ from app.local.process import Command, end_foreign, last_lines, start_token
 
 READY_POLL_SECONDS: Final = 0.03
 LOG_BYTES_MAX: Final = 20 * 2**20
+LINE_MAX: Final = 300
+"""Characters of a log's line that are shown."""
 LEFTOVER_STEPS: Final = ((signal.SIGTERM, 1.0), (signal.SIGKILL, 2.0))
 
 
@@ -108,7 +110,9 @@ class Child:
 
     def told(self, what: str) -> str:
         """`what`, and where to read on, with the last lines of the log."""
-        return "\n".join([f"{what}; the end of {self.log}:", *(f"  | {line}" for line in last_lines(self.log))])
+        return "\n".join(
+            [f"{what}; the end of {self.log}:", *(f"  | {line[:LINE_MAX]}" for line in last_lines(self.log))]
+        )
 
     def _remember(self, pid: int) -> None:
         self._record.parent.mkdir(exist_ok=True, mode=0o700)

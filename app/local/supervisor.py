@@ -98,7 +98,7 @@ def main(settings: Settings) -> int:
     plan = Plan(
         once=(("prepare", "preparing the database and the demo market", (sys.executable, "-m", "app.local.prepare")),),
         api=(*megatron, "api"),
-        traders=(*megatron, "demo", "run", "--url", f"{options.url}/graphql") if settings.demo_traders else None,
+        traders=(*megatron, "demo", "run", "--url", f"{options.url}/graphql"),
         web=(sys.executable, "-m", "app.local.bootstrap", "web"),
     )
     return supervise(options, plan)

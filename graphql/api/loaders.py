@@ -1,6 +1,6 @@
 """What one request reads, gathered: every object of a kind that one level of a query asks for comes by one statement.
 
-A request keeps what it has read; nothing outlives it. After a mutation the loaders are made anew, so that the payload
+A request keeps what it has read. After a mutation the loaders are made anew, so that the payload
 shows what is true then. Who may see an object is decided where it is handed out, not here.
 """
 
@@ -29,6 +29,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 _TRADE_STATS: "WeakKeyDictionary[Database, TradeStats]" = WeakKeyDictionary()
+"""The process's statistics of each database that it has open: the one thing here that outlives a request."""
 
 
 class Loader(Generic[K, V]):
@@ -99,10 +100,12 @@ class Loaders:
     @cached_property
     def day_stats(self) -> Loader[Asset, DayStats]:
         """The last 24 hours of assets."""
-        stats = _TRADE_STATS.setdefault(self._database, TradeStats(self._database))
+        stats = _TRADE_STATS.setdefault(self._database, TradeStats())
 
         async def fetch(assets: list[Asset]) -> dict[Asset, DayStats]:
-            return dict(zip(assets, await stats.last_day(assets=assets, at=self.at), strict=True))
+            return dict(
+                zip(assets, await stats.last_day(database=self._database, assets=assets, at=self.at), strict=True)
+            )
 
         return Loader(fetch)
 

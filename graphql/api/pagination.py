@@ -9,7 +9,7 @@ import strawberry
 
 from api.errors import BadUserInput
 from api.inputs import given
-from api.types.nodes import Connection, PageInfo
+from api.nodes import Connection, PageInfo
 from app.errors import quoted
 from app.paging import Page, Window
 

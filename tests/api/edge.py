@@ -49,9 +49,9 @@ class StubAuthenticator(Authenticator):
         raise Unauthenticated("This token is unknown, expired or revoked: log in again.")
 
 
-def stub_services(*, rate_limiter: RateLimiter | None = None, **settings: object) -> Services:
+def stub_services(*, rate_limiter: RateLimiter | None = None, settings: Mapping[str, object] | None = None) -> Services:
     """Services without servers behind them."""
-    made = make_settings(**settings)
+    made = make_settings(**(settings or {}))
     return Services(
         settings=made,
         database=cast("Database", None),
@@ -279,6 +279,6 @@ class Edge:
 
 def make_edge(*, rate_limiter: RateLimiter | None = None, **settings: object) -> Edge:
     """An endpoint of one's own."""
-    services = stub_services(rate_limiter=rate_limiter, **settings)
+    services = stub_services(rate_limiter=rate_limiter, settings=settings)
     done.clear()
     return Edge(GraphQLEndpoint(schema, services), services)

@@ -14,7 +14,7 @@ from app.accounts.principals import ANONYMOUS, AccountPrincipal, Credential, Pri
 from app.db import Database
 from app.exchange.settlement import Settlement
 from tests.api.harness import Api
-from tests.factories import new_account, new_admin, new_asset, place_order
+from tests.factories import new_account, new_admin, new_asset, place_order, standing
 
 
 def changed(type_name: str, **rules: Rule | None) -> Table:
@@ -177,6 +177,32 @@ async def test_a_key_that_only_trades_sees_its_order_and_nothing_else(
         ".".join(map(str, error.path or ())): type(error.original_error).__name__ for error in result.errors or ()
     }
     assert errors == {"orderPlace.position": "Forbidden", "orderPlace.viewer": "Forbidden"}
+
+
+async def test_a_key_that_only_reads_changes_nothing(api: Api, database: Database) -> None:
+    trader = await new_account(database, usdc="10")
+    asset_id = await new_asset(database)
+    made = await api.data(
+        'mutation { apiKeyCreate(input: { name: "eye", scopes: [READ] }) { secret } }', principal=trader
+    )
+    eye = await api.services.authenticator.principal(made["apiKeyCreate"]["secret"])
+    before = await standing(database, account_id=trader.account_id, asset_id=asset_id)
+
+    id_ = node_id("Asset", asset_id)
+    for mutation in (
+        f'orderPlace(input: {{ assetId: "{id_}", side: BUY, shares: "1", clientOrderId: "a" }}) {{ order {{ id }} }}',
+        'devFund(input: { amount: "1", idempotencyKey: "a" }) { viewer { id } }',
+        'apiKeyCreate(input: { name: "b", scopes: [TRADE] }) { secret }',
+        f'assetSetStatus(input: {{ assetId: "{id_}", status: HALTED, reason: "b" }}) {{ asset {{ id }} }}',
+    ):
+        _, kind, _ = await api.refusal(f"mutation {{ {mutation} }}", principal=eye)
+        assert kind == "FORBIDDEN"
+
+    assert await standing(database, account_id=trader.account_id, asset_id=asset_id) == before
+    viewer = (await api.data("{ viewer { balances { available } apiKeys { name } } }", principal=eye))["viewer"]
+    assert viewer == {"balances": [{"available": "10"}, {"available": "0"}], "apiKeys": [{"name": "eye"}]}
+    shown = await api.data("query ($id: ID!) { asset(id: $id) { status } }", {"id": node_id("Asset", asset_id)})
+    assert shown == {"asset": {"status": "OPEN"}}
 
 
 async def test_objects_are_found_by_their_owners_and_where_due_by_admins(

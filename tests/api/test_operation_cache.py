@@ -7,6 +7,7 @@ from graphql import OperationType
 
 from api import operation_cache
 from api.operation_cache import OperationCache, ReadyOperation, RequestFault
+from benchmarks.graphql_operation import ratio, small_query_us
 from tests.api.edge import schema
 
 HELLO = "{ hello }"
@@ -103,3 +104,9 @@ def test_unknown_operation_names_leave_nothing_behind(cache: OperationCache) -> 
         document.operation(f"X{number}")
 
     assert document._ready == {}
+
+
+async def test_a_repeated_small_query_costs_at_most_a_quarter_of_stock_strawberrys() -> None:
+    ours, stock = await small_query_us(rounds=3)
+
+    assert ratio(ours, stock) < 0.25

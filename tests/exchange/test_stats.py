@@ -63,7 +63,7 @@ def stats(*, volume: int, trades: int, prices: tuple[int, int, int]) -> DayStats
 
 async def asked(tape: Tape, at: datetime, *, of: TradeStats | None = None) -> DayStats:
     asset = await load_asset(tape.database, tape.asset.id)
-    [answer] = await (of or TradeStats(tape.database)).last_day(assets=[asset], at=at)
+    [answer] = await (of or TradeStats()).last_day(database=tape.database, assets=[asset], at=at)
     return answer
 
 
@@ -91,7 +91,7 @@ async def test_the_day_begins_with_the_minute_that_it_begins_in(tape: Tape) -> N
 
 
 async def test_a_process_that_was_asked_before_comes_to_the_same_as_one_that_was_not(tape: Tape) -> None:
-    kept = TradeStats(tape.database)
+    kept = TradeStats()
     moments = [NOON + minutes * timedelta(minutes=7) for minutes in range(0, 400, 11)]
     for number, at in enumerate(moments):
         await tape.trade(at, gross=number + 1, price=1 + number * 7 % 13)
@@ -101,9 +101,21 @@ async def test_a_process_that_was_asked_before_comes_to_the_same_as_one_that_was
 
 
 async def test_questions_at_the_same_time_count_nothing_twice(tape: Tape) -> None:
-    kept = TradeStats(tape.database)
+    kept = TradeStats()
     await tape.trade(NOON - HOUR, gross=7, price=3)
 
     answers = await asyncio.gather(*(asked(tape, NOON, of=kept) for _ in range(20)))
 
     assert set(answers) == {stats(volume=7, trades=1, prices=(1, 3, 1))}
+
+
+async def test_no_more_assets_are_kept_than_fit_and_forgetting_changes_no_answer(tape: Tape) -> None:
+    kept = TradeStats(assets_max=2)
+    others = [await load_asset(tape.database, await new_asset(tape.database)) for _ in range(3)]
+    await tape.trade(NOON - HOUR, gross=7, price=3)
+
+    first = await asked(tape, NOON, of=kept)
+    await kept.last_day(database=tape.database, assets=others, at=NOON)
+
+    assert list(kept._days) == [asset.id for asset in others[1:]]
+    assert await asked(tape, NOON, of=kept) == first == stats(volume=7, trades=1, prices=(1, 3, 1))

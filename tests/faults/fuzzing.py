@@ -1,4 +1,4 @@
-"""Operations drawn from a schema: right ones, nearly right ones and hostile ones, with values that exist and that do not.
+"""Operations drawn from a schema: right ones, nearly right ones and hostile ones, of values that exist and others.
 
 Pure: nothing is sent here.
 """
@@ -31,11 +31,13 @@ from graphql import (
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-Plain: TypeAlias = "None | bool | int | float | str | list[Plain] | dict[str, Plain]"
+Plain: TypeAlias = "bool | int | float | str | list[Plain] | dict[str, Plain] | None"
 T = TypeVar("T")
 
 DEPTH_MAX = 4
-ROOT_FIELDS_MAX = 3
+ROOT_FIELDS_MAX = 2
+FAVOURED = ("orderPlace", "devFund", "quote", "viewer", "admin", "assetCreate", "assetUpdate", "assetSetStatus")
+"""Root fields that most can go wrong with, asked for more often."""
 FIELDS_MAX = 5
 _NAME = re.compile(r"[_A-Za-z][_0-9A-Za-z]*", re.ASCII)
 
@@ -114,11 +116,8 @@ _ANYTHING: st.SearchStrategy[Plain] = st.recursive(
 )
 _FORGED = st.builds(_node_id, st.sampled_from(TYPES), st.sampled_from(KEYS))
 _IDS = st.one_of(_FORGED, _FORGED.map(lambda text: f"{text}="), st.sampled_from(TEXTS), st.text(max_size=30))
-_DECIMALS: st.SearchStrategy[Plain] = st.one_of(
-    st.builds(_decimal, st.integers(0, 200), st.integers(0, 999_999)),
-    st.sampled_from(DECIMALS),
-    st.sampled_from(INTEGERS),
-)
+_ORDINARY: st.SearchStrategy[Plain] = st.builds(_decimal, st.integers(0, 200), st.integers(0, 999_999))
+_DECIMALS: st.SearchStrategy[Plain] = st.one_of(_ORDINARY, st.sampled_from(DECIMALS), st.sampled_from(INTEGERS))
 _INTEGERS: st.SearchStrategy[Plain] = st.one_of(st.integers(0, 20), st.sampled_from(INTEGERS))
 _TEXTS: st.SearchStrategy[Plain] = st.one_of(st.sampled_from(TEXTS), st.text(max_size=80))
 _SCALARS: dict[str, st.SearchStrategy[Plain]] = {
@@ -130,20 +129,34 @@ _SCALARS: dict[str, st.SearchStrategy[Plain]] = {
     "Boolean": st.booleans(),
     "DateTime": st.sampled_from(INSTANTS),
 }
+_CALM_SCALARS: dict[str, st.SearchStrategy[Plain]] = {
+    "Decimal": _ORDINARY,
+    "Int": st.integers(0, 20),
+    "Seq": st.integers(0, 20),
+    "UnixSeconds": st.integers(1_700_000_000, 1_900_000_000),
+    "DateTime": st.sampled_from(INSTANTS[:2]),
+    "String": st.text("abc XYZ-_.", min_size=1, max_size=12),
+}
+CALM = 12
+"""How many times rarer whatever is wrong gets in a calm operation."""
 
 
 @dataclass
 class _Draft:
-    """The operation under construction."""
+    """The operation under construction. In a hostile one much is wrong, in a calm one little."""
 
     draw: DrawFn
     schema: GraphQLSchema
     known: Knowledge
+    hostile: bool
     variables: dict[str, Plain] = field(default_factory=dict)
     declared: list[str] = field(default_factory=list)
 
     def chance(self, one_in: int) -> bool:
         return self.draw(st.integers(1, one_in)) == one_in
+
+    def goes_wrong(self, one_in: int) -> bool:
+        return self.chance(one_in if self.hostile else one_in * CALM)
 
     def pick(self, values: Sequence[T]) -> T:
         return self.draw(st.sampled_from(values))
@@ -185,12 +198,12 @@ class _Draft:
             for name, argument in field_.args.items()
             if self.wanted(required=is_required_argument(argument))
         ]
-        if field_.args and self.chance(60):
+        if field_.args and self.goes_wrong(40):
             given.append("surprise: 1")
         return f"({', '.join(given)})" if given else ""
 
     def wanted(self, *, required: bool) -> bool:
-        return not self.chance(40) if required else self.chance(3)
+        return not self.goes_wrong(30) if required else self.chance(3)
 
     def argument(self, name: str, argument: GraphQLArgument) -> str:
         value = self.value(argument.type, name)
@@ -202,18 +215,18 @@ class _Draft:
         return f"${variable}"
 
     def value(self, type_: GraphQLType, name: str) -> Plain:
-        if self.chance(40):
+        if self.goes_wrong(30):
             return self.draw(_ANYTHING)
         if isinstance(type_, GraphQLNonNull):
             return self.value(type_.of_type, name)
-        if self.chance(25):
+        if self.goes_wrong(10):
             return None
         if isinstance(type_, GraphQLList):
             return [self.value(type_.of_type, name) for _ in range(self.draw(st.integers(0, 4)))]
         if isinstance(type_, GraphQLInputObjectType):
             return self.input_object(type_)
         if isinstance(type_, GraphQLEnumType):
-            return self.pick(["NOPE", "buy", "", "0"]) if self.chance(20) else self.pick(list(type_.values))
+            return self.pick(["NOPE", "buy", "", "0"]) if self.goes_wrong(10) else self.pick(list(type_.values))
         return self.scalar(get_named_type(type_).name, name)
 
     def input_object(self, type_: GraphQLInputObjectType) -> dict[str, Plain]:
@@ -222,16 +235,18 @@ class _Draft:
             for name, each in type_.fields.items()
             if self.wanted(required=is_required_input_field(each) or name == "shares")
         }
-        if self.chance(60):
+        if self.goes_wrong(40):
             values["surprise"] = 1
         return values
 
     def scalar(self, type_name: str, name: str) -> Plain:
         likely = self.known.by_name.get(name)
-        if likely and not self.chance(4):
+        if likely and not self.goes_wrong(4):
             return self.pick(likely)
         if type_name == "ID":
-            return self.draw(_IDS) if self.chance(3) else self.pick(self.known.ids)
+            return self.draw(_IDS) if self.goes_wrong(2) else self.pick(self.known.ids)
+        if not self.hostile and type_name in _CALM_SCALARS:
+            return self.draw(_CALM_SCALARS[type_name])
         return self.draw(_SCALARS.get(type_name, _TEXTS))
 
     def literal(self, value: Plain, type_: GraphQLType) -> str:
@@ -241,7 +256,9 @@ class _Draft:
             item = inner.of_type if isinstance(inner, GraphQLList) else inner
             return "[" + ", ".join(self.literal(each, item) for each in value) + "]"
         if isinstance(value, dict):
-            types = {n: f.type for n, f in inner.fields.items()} if isinstance(inner, GraphQLInputObjectType) else {}
+            types: dict[str, GraphQLType] = {}
+            if isinstance(inner, GraphQLInputObjectType):
+                types = {name: each.type for name, each in inner.fields.items()}
             members = [
                 f"{name if _NAME.fullmatch(name) else 'x'}: {self.literal(each, types.get(name, inner))}"
                 for name, each in value.items()
@@ -255,12 +272,14 @@ class _Draft:
 @st.composite
 def cases(draw: DrawFn, *, schema: GraphQLSchema, known: Knowledge, skipped: frozenset[str]) -> Case:
     """An operation of `schema`; root fields in `skipped` are left alone."""
-    draft = _Draft(draw, schema, known)
+    draft = _Draft(draw, schema, known, hostile=draw(st.booleans()))
     kind = draft.pick(["query", "mutation"])
     root = schema.query_type if kind == "query" else schema.mutation_type
     if root is None:
         raise AssertionError(f"the schema has no {kind}")
-    chosen = draft.some([pair for pair in root.fields.items() if pair[0] not in skipped], ROOT_FIELDS_MAX)
-    selected = " ".join(draft.selected(name, each, DEPTH_MAX) for name, each in chosen)
+    fields = [pair for pair in root.fields.items() if pair[0] not in skipped]
+    fields += [pair for pair in fields if pair[0] in FAVOURED] * 2
+    chosen = dict(draft.some(fields, ROOT_FIELDS_MAX))
+    selected = " ".join(draft.selected(name, each, DEPTH_MAX) for name, each in chosen.items())
     declared = f"({', '.join(draft.declared)})" if draft.declared else ""
-    return Case(f"{kind} Fuzz{declared} {{ {selected} }}", draft.variables, tuple(name for name, _ in chosen))
+    return Case(f"{kind} Fuzz{declared} {{ {selected} }}", draft.variables, tuple(chosen))

@@ -202,7 +202,7 @@ async def _status(actor: Actor) -> Reply:
     for status in (actor.random.choice(["REDUCE_ONLY", "HALTED"]), "OPEN"):
         change = {"assetId": asset_id, "status": status, "reason": "a drill"}
         reply = await actor.admin.run(operations.ASSET_SET_STATUS, {"input": change})
-        assert reply.payload("assetSetStatus")["asset"]["status"] == status
+        assert reply.refusals("assetSetStatus") == []
     return reply
 
 

@@ -101,7 +101,7 @@ def _knowledge(seen: Json, population: Population, spare_key: str) -> Knowledge:
         elif name in found and isinstance(value, str):
             found[name].append(value)
 
-    walk({name: part for name, part in seen.items()})
+    walk(seen)
     own_keys = {key["id"] for key in seen["viewer"]["apiKeys"]}
     ids = [each for each in found["id"] if each not in own_keys] + [spare_key, population.traders[1].account_id]
     keys = [f"k{number}" for number in range(30)]

@@ -92,7 +92,7 @@ async def test_a_difference_tells_what_is_expected_and_what_is_there(past: Past)
     ]
     text = render(report)
     assert f"asset.backing: Asset:{row['id']}: expected {row['backing']}, found {row['backing'] + 7}" in text
-    assert "1 findings" in text or "1 finding" in text
+    assert f"\n1 finding in {report.transfers} transfers as of " in text
 
 
 async def test_one_check_cannot_drown_the_others(past: Past) -> None:
@@ -103,7 +103,9 @@ async def test_one_check_cannot_drown_the_others(past: Past) -> None:
     checks = [finding.check for finding in report.findings]
     assert checks.count("entry.balance_after") == 10
     assert "asset.lp_capital" in checks
-    assert len(report.findings) <= 40
+    assert len(report.findings) <= 41
+    assert report.findings[-1].check == "audit.more"
+    assert "entry.balance_after" in report.findings[-1].subject
 
 
 async def test_a_time_limit_ends_the_audit_and_says_so(past: Past) -> None:
@@ -112,6 +114,17 @@ async def test_a_time_limit_ends_the_audit_and_says_so(past: Past) -> None:
         assert await connection.fetchval("SELECT 1") == 1
     assert not report.ok
     assert [finding.check for finding in report.findings] == ["audit.time"]
+
+
+async def test_a_time_limit_ends_a_statement_too(past: Past) -> None:
+    """Somebody else holds a table that the audit must read, for longer than the audit may take."""
+    async with past.database.transaction() as unit:
+        await unit.connection.execute("LOCK TABLE positions IN ACCESS EXCLUSIVE MODE")
+        async with past.database.snapshot() as connection:
+            report = await audit(connection=connection, time_limit_s=0.5)
+            assert await connection.fetchval("SELECT 1") == 1
+    assert not report.ok
+    assert [(finding.check, finding.subject) for finding in report.findings] == [("audit.time", "positions")]
 
 
 async def test_within_its_time_limit_the_audit_is_whole_and_leaves_settings_as_they_were(past: Past) -> None:

@@ -13,12 +13,12 @@ from api.errors import BadUserInput
 from api.fields import computed
 from api.loaders import Loader, Loaders
 from api.node_ids import decode
+from api.nodes import Node
 from api.queries.markets import visible_asset
 from api.types.accounts import show_api_key, show_asset_request
 from api.types.admin import show_account, show_audit_entry
 from api.types.holdings import show_entry
 from api.types.markets import show_asset, show_trade
-from api.types.nodes import Node
 from api.types.orders import show_fill, show_order
 from app.accounts.principals import AccountPrincipal, Scope
 

@@ -11,6 +11,7 @@ from api.context import Info
 from api.fields import computed
 from api.inputs import given
 from api.node_ids import key_or_nothing, node_id
+from api.nodes import Node
 from api.pagination import PAGE_DEFAULT, After, First, connect, window_by_id
 from api.types.holdings import (
     Balance,
@@ -25,7 +26,6 @@ from api.types.holdings import (
     show_position,
 )
 from api.types.markets import Asset, show_asset
-from api.types.nodes import Node
 from api.types.orders import FillConnection, Order, OrderConnection, show_fill, show_order
 from app.accounts.api_keys import ApiKey as ApiKeyRow
 from app.accounts.api_keys import live_api_keys

@@ -9,10 +9,10 @@ from strawberry import UNSET
 from api.context import Info
 from api.fields import computed
 from api.node_ids import node_id
+from api.nodes import Connection, Node
 from api.pagination import PAGE_DEFAULT, After, First, connect, window_by_id
 from api.types.accounts import AssetRequest, load_statement
 from api.types.holdings import Balance, LedgerEntryConnection, show_balance
-from api.types.nodes import Connection, Node
 from api.types.orders import OrderConnection, show_order
 from app.accounts.profiles import Account as AccountRow
 from app.admin.audit_log import AuditEntry as AuditEntryRow

@@ -7,9 +7,9 @@ import strawberry
 
 from api.context import Info
 from api.node_ids import encode_ref, node_id
+from api.nodes import Connection, Node
 from api.scalars import Decimal, money, price, shares
 from api.types.markets import Asset, show_asset
-from api.types.nodes import Connection, Node
 from app.exchange.assets import Asset as AssetRow
 from app.exchange.valuation import PortfolioValue, value_position
 from app.exchange.valuation import Position as PositionRow

@@ -8,9 +8,9 @@ import strawberry
 from api.context import Info
 from api.enums import Interval, TickCause
 from api.fields import computed
-from api.node_ids import node_id
+from api.node_ids import asset_node_id, node_id
+from api.nodes import Connection, Node
 from api.scalars import Decimal, Seq, UnixSeconds, money, price, rate, shares, slope
-from api.types.nodes import Connection, Node
 from api.types.refusals import USER_ERRORS, UserError
 from app.exchange.assets import Asset as AssetRow
 from app.exchange.assets import AssetStatus
@@ -288,7 +288,7 @@ class QuotePayload:
 def show_asset(row: AssetRow) -> Asset:
     """The asset in a row."""
     return Asset(
-        id=node_id("Asset", row.id),
+        id=asset_node_id(row.id),
         symbol=row.symbol,
         name=row.name,
         description=row.description,
@@ -308,7 +308,7 @@ def show_trade(row: TradeRow) -> Trade:
     """The public side of a trade."""
     return Trade(
         id=node_id("Trade", row.asset_id, row.seq),
-        asset_id=node_id("Asset", row.asset_id),
+        asset_id=asset_node_id(row.asset_id),
         seq=Seq(row.seq),
         side=row.side,
         shares=shares(row.shares),
@@ -325,7 +325,7 @@ def show_trade(row: TradeRow) -> Trade:
 def show_quote(row: QuoteRow) -> Quote:
     """A quote as text."""
     return Quote(
-        asset_id=node_id("Asset", row.asset_id),
+        asset_id=asset_node_id(row.asset_id),
         side=row.side,
         shares=shares(row.shares),
         gross=money(row.gross),
@@ -350,7 +350,7 @@ async def load_asset(info: Info, asset_id: int) -> Asset:
 def _tick(row: AssetRow, replayed: int | None, at: datetime) -> PriceTick:
     prices = idle_price(row, replayed)
     return PriceTick(
-        asset_id=node_id("Asset", row.id),
+        asset_id=asset_node_id(row.id),
         seq=Seq(0),
         cause=TickCause.OPEN,
         trade_seq=Seq(row.trade_seq),

@@ -8,10 +8,10 @@ import strawberry
 
 from api.context import Info
 from api.fields import computed
-from api.node_ids import node_id
+from api.node_ids import asset_node_id, node_id
+from api.nodes import Connection, Node
 from api.scalars import Decimal, Seq, money, price, shares
 from api.types.markets import Asset, load_asset
-from api.types.nodes import Connection, Node
 from app.errors import ErrorCode
 from app.exchange.curve import average_price
 from app.exchange.orders import Order as OrderRow
@@ -85,7 +85,7 @@ def show_order(row: OrderRow, fills: Sequence[TradeRow] | None = None) -> Order:
     return Order(
         id=node_id("Order", row.id),
         client_order_id=row.client_order_id,
-        asset_id=node_id("Asset", row.asset_id),
+        asset_id=asset_node_id(row.asset_id),
         side=row.side,
         type=row.type,
         time_in_force=row.time_in_force,
@@ -111,7 +111,7 @@ def show_fill(row: TradeRow) -> Fill:
         id=node_id("Fill", row.id),
         order_id=node_id("Order", row.order_id),
         client_order_id=row.client_order_id,
-        asset_id=node_id("Asset", row.asset_id),
+        asset_id=asset_node_id(row.asset_id),
         trade_seq=Seq(row.seq),
         side=row.side,
         shares=shares(row.shares),
