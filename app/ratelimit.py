@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import structlog
 from redis.asyncio import Redis
@@ -55,8 +55,7 @@ return counted
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(NamedTuple):
     """One limit as it stands: `remaining` of `limit`, until `reset_ms` from when it was counted.
 
     `name` is for programs, `described` for people: what is counted, and by what.
@@ -122,8 +121,7 @@ class _Policy:
     window_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Charge:
+class _Charge(NamedTuple):
     policy: _Policy
     key: str
     cost: int

@@ -18,6 +18,7 @@ KEYS_AND_INDEXES = [
     "CREATE INDEX entries_account_id_idx ON entries (account_id, id) WHERE account_id IS NOT NULL",
     "CREATE UNIQUE INDEX orders_client_order_id_key ON orders (account_id, client_order_id)",
     "CREATE INDEX orders_account_id_idx ON orders (account_id, id)",
+    "CREATE INDEX orders_open_idx ON orders (account_id, id) WHERE status IN ('OPEN', 'PARTIALLY_FILLED')",
     "CREATE UNIQUE INDEX trades_seq_key ON trades (asset_id, seq)",
     "CREATE INDEX trades_account_id_idx ON trades (account_id, id)",
     "CREATE INDEX trades_order_id_idx ON trades (order_id)",

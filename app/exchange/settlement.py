@@ -31,7 +31,12 @@ RETRY_DELAY_S: Final = 0.2
 
 _BEGIN = f"BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock_shared({PAUSE_LOCK})"
 _LOST_CONNECTION = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError)
-_TRY_AGAIN = (*_LOST_CONNECTION, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_TRY_AGAIN = (
+    *_LOST_CONNECTION,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.InsufficientResourcesError,
+)
 
 
 class SettlementUnavailable(Exception):  # noqa: N818
@@ -167,10 +172,14 @@ class Settlement:
         try:
             settled = await settle(connection, requests)
             await connection.execute("COMMIT")
+        except Exception as error:
+            if not await _roll_back(connection):
+                # Whatever was raised on a connection that died under it (event loops have errors of their own for
+                # that) says nothing about the orders.
+                raise ConnectionError("the connection to the database was lost") from error
+            raise
         except BaseException:
-            if _is_open(connection):
-                with suppress(*_LOST_CONNECTION):
-                    await connection.execute("ROLLBACK")
+            await _roll_back(connection)
             raise
         return settled
 
@@ -195,8 +204,8 @@ class Settlement:
                 error = again
                 continue
             except Exception as other:
-                error = other
-                break
+                await self._settle_again_alone(batch, other)
+                return
             for waiter, answer in zip(batch, answers, strict=True):
                 self._answer(waiter, answer)
             if trades:
@@ -211,6 +220,16 @@ class Settlement:
                     " same clientOrderId."
                 ),
             )
+
+    async def _settle_again_alone(self, batch: list[_Waiter], error: Exception) -> None:
+        """As `_settle_alone`, on a connection for each."""
+        if len(batch) == 1:
+            log.error("order failed", exc_info=error)
+            self._fail(batch[0], error)
+            return
+        log.warning("a batch of %d failed again, settling each alone", len(batch), exc_info=error)
+        for waiter in batch:
+            await self._settle_again([waiter], error)
 
     def _answer(self, waiter: _Waiter, answer: Answer) -> None:
         self._leave(waiter)
@@ -237,3 +256,17 @@ def _is_open(connection: Connection) -> bool:
         return not connection.is_closed()
     except asyncpg.InterfaceError:
         return False
+
+
+async def _roll_back(connection: Connection) -> bool:
+    """Undo the transaction; whether the connection is in order again. If it is not, it is closed."""
+    if _is_open(connection):
+        try:
+            await connection.execute("ROLLBACK")
+        except Exception as error:
+            log.warning("a connection could not be rolled back and is closed: %r", error)
+            with suppress(asyncpg.InterfaceError):
+                connection.terminate()
+        else:
+            return True
+    return False

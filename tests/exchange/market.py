@@ -30,6 +30,8 @@ from tests.factories import LONG, new_account, new_admin, new_asset, order_reque
 from tests.ledger.detached import DetachedDatabase
 
 T = TypeVar("T")
+FINDING_LIMIT = 10**6
+"""High enough to list each of the accounts that got more than test funds, and whatever else there is."""
 
 
 def text(value: Fraction, step: Fraction) -> str:
@@ -301,7 +303,7 @@ class Market:
 
     async def _audit(self) -> list[Finding]:
         async with self.database.snapshot() as connection:
-            return (await audit(connection=connection)).findings
+            return (await audit(connection=connection, finding_limit=FINDING_LIMIT)).findings
 
 
 _ASSETS = """
