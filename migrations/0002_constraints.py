@@ -15,6 +15,7 @@ KEYS_AND_INDEXES = [
     " NULLS NOT DISTINCT",
     "CREATE INDEX ledger_accounts_asset_id_idx ON ledger_accounts (asset_id) WHERE asset_id IS NOT NULL",
     "CREATE UNIQUE INDEX entries_version_key ON entries (ledger_account_id, version)",
+    "CREATE INDEX entries_transfer_id_idx ON entries (transfer_id)",
     "CREATE INDEX entries_account_id_idx ON entries (account_id, id) WHERE account_id IS NOT NULL",
     "CREATE UNIQUE INDEX orders_client_order_id_key ON orders (account_id, client_order_id)",
     "CREATE INDEX orders_account_id_idx ON orders (account_id, id)",
@@ -104,8 +105,9 @@ CHECKS = {
     "series_replays": {"series_replays_speed_positive": "speed > 0"},
 }
 
-# All entries of a transfer come in one statement, so its transition table is the whole of it. The join also proves
-# what foreign keys would (and costs a fraction of five row triggers a trade): the accounts and the transfer exist.
+# All entries of a transfer come in one statement, so its transition table is the whole of it: the count over the table
+# itself refuses a second one. The joins also prove what foreign keys would (and cost a fraction of ten row triggers a
+# trade): the ledger accounts and the transfer exist.
 BALANCED = """
 CREATE FUNCTION entries_must_balance() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE bad record;
@@ -123,7 +125,9 @@ BEGIN
             USING ERRCODE = 'check_violation', CONSTRAINT = 'entries_balance';
     END IF;
     SELECT c.transfer_id, c.entries, t.entry_count INTO bad
-      FROM (SELECT transfer_id, count(*) AS entries FROM fresh GROUP BY transfer_id) c
+      FROM (SELECT e.transfer_id, count(*) AS entries
+              FROM (SELECT DISTINCT transfer_id FROM fresh) f JOIN entries e ON e.transfer_id = f.transfer_id
+             GROUP BY e.transfer_id) c
       LEFT JOIN transfers t ON t.id = c.transfer_id
      WHERE t.entry_count IS DISTINCT FROM c.entries
      LIMIT 1;

@@ -42,56 +42,62 @@ def machines(valkey: EmbeddedValkey) -> Iterator[tuple[MortalPostgres, list[Mort
 
 @dataclass
 class Flow:
-    """Orders that flow until they are told to stop, and what was acknowledged of them."""
+    """Orders and test funds that flow until they are told to stop, and what was acknowledged of them."""
 
     apis: list[MortalApi]
     population: Population
     acknowledged: dict[tuple[str, str], Json] = field(default_factory=dict)
+    funded: int = 0
     repeats: int = 0
     trouble: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, trader: Trader, rng: random.Random) -> None:
-        """One account: an order after the other, each sent until it is answered."""
+        """One account: one thing after the other, each sent until it is answered."""
         number = 0
         while not self.stop.is_set():
             number += 1
-            order: Json = {"assetId": rng.choice(self.population.asset_ids), "clientOrderId": f"n{number}"}
-            if rng.random() < 0.6:
-                order |= {"side": "BUY", "amount": f"{rng.uniform(0.5, 5):.6f}"}
-            else:
-                order |= {"side": "SELL", "shares": f"{rng.uniform(0.01, 0.5):.9f}"}
-            payload = await self._until_answered(trader, order, rng)
-            self.acknowledged[trader.account_id, order["clientOrderId"]] = payload
             if rng.random() < 0.1:
-                again = await self._until_answered(trader, order, rng)
-                self.repeats += 1
-                if again != payload:
-                    self.faults.append(f"{payload} was answered, and then {again}")
+                funds = {"amount": "1.5", "idempotencyKey": f"n{number}"}
+                await self._until_answered(trader, "devFund", operations.DEV_FUND, funds, rng)
+                self.funded += 1
+            else:
+                await self._order(trader, f"n{number}", rng)
 
-    async def _until_answered(self, trader: Trader, order: Json, rng: random.Random) -> Json:
+    async def _order(self, trader: Trader, key: str, rng: random.Random) -> None:
+        order: Json = {"assetId": rng.choice(self.population.asset_ids), "clientOrderId": key}
+        if rng.random() < 0.6:
+            order |= {"side": "BUY", "amount": f"{rng.uniform(0.5, 5):.6f}"}
+        else:
+            order |= {"side": "SELL", "shares": f"{rng.uniform(0.01, 0.5):.9f}"}
+        payload = await self._until_answered(trader, "orderPlace", operations.ORDER_PLACE, order, rng)
+        self.acknowledged[trader.account_id, key] = payload
+        if rng.random() < 0.1:
+            again = await self._until_answered(trader, "orderPlace", operations.ORDER_PLACE, order, rng)
+            self.repeats += 1
+            if again != payload:
+                self.faults.append(f"{payload} was answered, and then {again}")
+
+    async def _until_answered(self, trader: Trader, name: str, document: str, values: Json, rng: random.Random) -> Json:
         end = asyncio.get_running_loop().time() + PATIENCE_SECONDS
-        while True:
+        while asyncio.get_running_loop().time() < end:
             client = Client(rng.choice(self.apis).url, trader.token)
             try:
-                reply = await client.run(operations.ORDER_PLACE, {"input": order})
+                reply = await client.run(document, {"input": values})
             except Lost:
                 self.trouble["lost"] += 1
-                await asyncio.sleep(0.02)
             else:
-                payload = reply.data.get("orderPlace")
-                if payload is not None and payload["order"] is not None:
-                    answered: Json = payload
-                    return answered
-                self.trouble[f"{reply.status} {reply.error_codes or payload}"] += 1
+                payload: Json | None = reply.data.get(name)
+                if payload is not None:
+                    return payload
+                self.trouble[f"{name} {reply.status} {reply.error_codes}"] += 1
                 if not all(error["extensions"].get("retryable") for error in reply.errors):
                     self.faults.append(f"{reply.status} {reply.body!r}")
-                await asyncio.sleep(0.02)
             finally:
                 await client.close()
-            if asyncio.get_running_loop().time() > end:
-                raise TimeoutError(f"{order} was never answered: {self.trouble}")
+            await asyncio.sleep(0.02)  # as a client would that wants to be answered
+        raise TimeoutError(f"{values} was never answered: {self.trouble}")
 
 
 async def _kill_again_and_again(
@@ -134,12 +140,17 @@ async def _survive(machines: tuple[MortalPostgres, list[MortalApi]], *, times: i
     finally:
         flow.stop.set()
         await asyncio.gather(*flowing)
-    say(f"{len(flow.acknowledged)} orders acknowledged, {flow.repeats} repeated, on the way {dict(flow.trouble)}")
+    say(
+        f"{len(flow.acknowledged)} orders and {flow.funded} test funds acknowledged, {flow.repeats} repeated;"
+        f" on the way {dict(flow.trouble)}"
+    )
     assert flow.faults == []
     stored = await stored_orders(server.dsn)
     assert told_orders(flow.acknowledged) == stored
     filled = sum(1 for order in stored.values() if order.status == "FILLED")
     assert await count(server.dsn, "SELECT count(*) FROM trades") == filled
+    funds = await count(server.dsn, "SELECT count(*) FROM transfers WHERE reason = 'DEV_FUND'")
+    assert funds == flow.funded + TRADERS
     assert (await audited(server.dsn)).findings == []
 
 

@@ -318,6 +318,55 @@ async def test_a_connection_that_is_lost_in_a_batch(
     assert await effects(database, asset_id) == (3, 3, 3)
 
 
+async def test_what_a_library_raises_on_a_dead_connection_is_not_the_orders_fault(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = [await new_account(database, usdc="10") for _ in range(2)]
+    asset_id = await new_asset(database)
+    raised: list[Exception] = []
+
+    async def cut(connection: Connection, requests: Sequence[OrderRequest]) -> Settled:
+        settled = await batch.settle(connection, requests)
+        if not raised:
+            await terminate(database, connection.get_server_pid())
+            raised.append(RuntimeError("unable to perform operation on a closed transport"))
+            raise raised[0]
+        return settled
+
+    monkeypatch.setattr(settling, "settle", cut)
+    requests = [order_request(account, asset_id, shares="2") for account in accounts]
+    answers = await settle_together(database, requests)
+    assert [isinstance(answer, OrderOutcome) and answer.order.status for answer in answers] == [OrderStatus.FILLED] * 2
+    assert len(raised) == 1
+    assert await effects(database, asset_id) == (2, 2, 2)
+
+
+async def test_a_failing_order_in_a_batch_whose_connection_is_lost_spoils_nobody_elses(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = [await new_account(database, usdc="10") for _ in range(3)]
+    asset_id = await new_asset(database)
+    lost: list[int] = []
+
+    async def cut(connection: Connection, requests: Sequence[OrderRequest]) -> Settled:
+        if not lost:
+            lost.append(connection.get_server_pid())
+            await terminate(database, lost[0])
+        if any(request.client_order_id == "bad" for request in requests):
+            raise ZeroDivisionError("the pure code fails on this one")
+        return await batch.settle(connection, requests)
+
+    monkeypatch.setattr(settling, "settle", cut)
+    keys = ("good", "bad", "good too")
+    requests = [
+        order_request(account, asset_id, shares="2", key=key) for account, key in zip(accounts, keys, strict=True)
+    ]
+    first, failed, last = await settle_together(database, requests)
+    assert isinstance(failed, ZeroDivisionError)
+    assert [isinstance(answer, OrderOutcome) and answer.order.status for answer in (first, last)] == ["FILLED"] * 2
+    assert await effects(database, asset_id) == (2, 2, 2)
+
+
 async def test_a_connection_that_is_lost_after_the_commit(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     accounts = [await new_account(database, usdc=money) for money in ("10", "1", "10")]
     asset_id = await new_asset(database)

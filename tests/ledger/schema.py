@@ -38,8 +38,11 @@ INDEXES = {
     "asset_requests_account_id_idx": "asset_requests USING btree (account_id, id)",
     "asset_requests_status_idx": "asset_requests USING btree (status, id)",
     "entries_account_id_idx": "entries USING btree (account_id, id) WHERE (account_id IS NOT NULL)",
+    "entries_transfer_id_idx": "entries USING btree (transfer_id)",
     "ledger_accounts_asset_id_idx": "ledger_accounts USING btree (asset_id) WHERE (asset_id IS NOT NULL)",
     "orders_account_id_idx": "orders USING btree (account_id, id)",
+    "orders_open_idx": "orders USING btree (account_id, id)"
+    " WHERE (status = ANY (ARRAY['OPEN'::text, 'PARTIALLY_FILLED'::text]))",
     "positions_asset_id_idx": "positions USING btree (asset_id) WHERE (shares > (0)::numeric)",
     "sessions_account_id_idx": "sessions USING btree (account_id) WHERE (account_id IS NOT NULL)",
     "trades_account_id_idx": "trades USING btree (account_id, id)",
