@@ -39,7 +39,7 @@ SHORT = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     print_blob=True,
 )
-LONG = settings(SHORT, max_examples=400, stateful_step_count=80)
+LONG = settings(SHORT, max_examples=300, stateful_step_count=60)
 
 ACCOUNTS = st.sampled_from(["ann", "ben", "whale"])
 ASSETS = st.sampled_from(["X", "Y"])

@@ -92,7 +92,7 @@ class Flow:
                 if payload is not None:
                     return payload
                 self.trouble[f"{name} {reply.status} {reply.error_codes}"] += 1
-                if not all(error["extensions"].get("retryable") for error in reply.errors):
+                if name == "orderPlace" and not all(error["extensions"].get("retryable") for error in reply.errors):
                     self.faults.append(f"{reply.status} {reply.body!r}")
             finally:
                 await client.close()
