@@ -34,7 +34,6 @@ FEE_RATE_MAX: Final = RATE_UNIT // 10
 
 TEXT_LENGTH_MAX: Final = 64
 _DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
-_INTEGER_LIMIT: Final = 10**TEXT_LENGTH_MAX
 
 
 def is_decimal_text(text: str) -> bool:
@@ -61,11 +60,9 @@ def parse(
             *field,
         )
     whole, _, fraction = text.partition(".")
-    if len(fraction) > decimals and fraction[decimals:].strip("0"):
+    if len(fraction) > decimals:
         raise invalid(f"{field[-1]} has at most {decimals} decimals; got {quoted(text)}.", *field)
-    units = int(whole + fraction[:decimals].ljust(decimals, "0"))
-    if whole.startswith("-") and units >= 0:  # a signed zero, or a minus that int() lost
-        units = -units
+    units = int(whole + fraction.ljust(decimals, "0"))
     negative_zero = whole.startswith("-") and units == 0
     if negative_zero or not minimum <= units <= maximum:
         raise invalid(

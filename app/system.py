@@ -75,9 +75,7 @@ async def database_status(services: Services) -> ComponentStatus:
     pool = services.database.pool
     missing = sorted(known_migrations() - applied)
     if missing:
-        return ComponentStatus(
-            "database", ok=False, detail=f"run `megatron migrate`, missing: {missing}"
-        )
+        return ComponentStatus("database", ok=False, detail=f"run `megatron migrate`, missing: {missing}")
     used = pool.get_size() - pool.get_idle_size()
     return ComponentStatus("database", ok=True, detail=f"{used} of {pool.get_max_size()} connections in use")
 
@@ -103,6 +101,4 @@ def _settlement_status(services: Services) -> ComponentStatus:
 
 def _bus_status(services: Services) -> ComponentStatus:
     bus = services.bus
-    return ComponentStatus(
-        "bus", ok=bus.is_up, detail=f"{bus.waiting} trades waiting, {bus.dropped} dropped"
-    )
+    return ComponentStatus("bus", ok=bus.is_up, detail=f"{bus.waiting} trades waiting, {bus.dropped} dropped")

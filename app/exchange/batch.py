@@ -126,12 +126,12 @@ async def settle(connection: Connection, requests: Sequence[OrderRequest]) -> tu
 
 
 def _settle_one(request: OrderRequest, state: _State) -> Answer:
-    market = state.markets.get(request.asset_id)
-    if market is None or market.status is AssetStatus.DRAFT:
-        return refuse(ErrorCode.NOT_FOUND, "There is no such asset; look it up by its symbol.", "input", "assetId")
     stored = state.stored.get(request.key)
     if stored is not None:
         return stored.outcome if stored.input_hash == request.input_hash else _reused(request)
+    market = state.markets.get(request.asset_id)
+    if market is None or market.status is AssetStatus.DRAFT:
+        return refuse(ErrorCode.NOT_FOUND, "There is no such asset; look it up by its symbol.", "input", "assetId")
     credential = request.principal.credential
     if (credential.kind, credential.id) not in state.credentials:
         return Unauthenticated("The session or key ended while the order waited; log in again.")

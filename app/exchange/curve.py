@@ -40,7 +40,7 @@ class Amounts:
 
 def marginal_price(curve: Curve, supply: int) -> int:
     """M(S) in 10^-12, half-even."""
-    return curve.base_price + div_half_even(curve.slope * supply, _P0_SCALE)
+    return div_half_even(_P0_SCALE * curve.base_price + curve.slope * supply, _P0_SCALE)
 
 
 def reserve_numerator(curve: Curve, supply: int) -> int:

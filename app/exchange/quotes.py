@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from app.errors import ErrorCode, Refusal, Refused
+from app.errors import ErrorCode, Refusal, Refused, invalid
 from app.exchange.assets import Asset
 from app.exchange.curve import Amounts, average_price, buy_amount, buy_shares, marginal_price, sell_shares
 from app.exchange.orders import Side, parse_size
-from app.money import RATE_UNIT, div_half_even, money_text, shares_text
+from app.money import MONEY_REQUEST_MAX, RATE_UNIT, div_half_even, money_text, shares_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +29,20 @@ class Quote:
 def quote(*, asset: Asset, side: Side, shares: str | None, amount: str | None) -> Quote:
     """What buying or selling would move at this state of `asset`; exactly one of `shares` and `amount` (BUY only).
 
-    Raises `Refused`: INVALID_INPUT for the form, BELOW_MINIMUM, POSITION_LIMIT beyond the curve's largest supply, and
-    INSUFFICIENT_SHARES for more than are outstanding. The caller's own balances do not matter.
+    Raises `Refused`: INVALID_INPUT for the form or above 10^12 of money, BELOW_MINIMUM (a sale below minNotional may be
+    somebody's whole position, so it is quoted), POSITION_LIMIT beyond the curve's largest supply, INSUFFICIENT_SHARES
+    for more than are outstanding. The caller's own balances do not matter.
     """
     share_units, amount_units = parse_size(side=side, shares=shares, amount=amount, path=())
     field = ("amount",) if amount is not None else ("shares",)
     amounts = _amounts(asset, side, share_units, amount_units)
-    if amounts.shares == 0 or amounts.gross == 0 or (side is Side.SELL and amounts.gross <= amounts.fee):
+    moves_nothing = amounts.shares == 0 or amounts.gross == 0 or (side is Side.SELL and amounts.gross <= amounts.fee)
+    if moves_nothing or (side is Side.BUY and amounts.gross < asset.min_notional):
         raise Refused(
             Refusal(
                 ErrorCode.BELOW_MINIMUM,
-                f"The trade would move nothing; the least is {money_text(asset.min_notional)} {asset.quote_currency}.",
+                f"The trade is worth {money_text(amounts.gross)} {asset.quote_currency} before fees; "
+                f"the least is {money_text(asset.min_notional)}.",
                 field,
                 limit=money_text(asset.min_notional),
             )
@@ -56,6 +59,12 @@ def quote(*, asset: Asset, side: Side, shares: str | None, amount: str | None) -
                 limit=shares_text(asset.max_supply),
                 remaining=remaining,
             )
+        )
+    if amounts.gross + amounts.fee > MONEY_REQUEST_MAX:
+        raise invalid(
+            f"One order may move at most {money_text(MONEY_REQUEST_MAX)} {asset.quote_currency}, fee included; "
+            f"this one would move {money_text(amounts.gross + amounts.fee)}. Split it.",
+            *field,
         )
     before = asset.market_price
     average = average_price(amounts.gross, amounts.shares)

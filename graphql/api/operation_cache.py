@@ -40,8 +40,8 @@ from app.errors import quoted
 
 ENTRIES_MAX: Final = 1_000
 MEMORY_MAX_BYTES: Final = 64 * 1024 * 1024
-TOKEN_MEMORY_BYTES: Final = 400
-"""What a document keeps for each of its tokens, nodes included: 265 to 380 measured."""
+TOKEN_MEMORY_BYTES: Final = 560
+"""What a document keeps for each of its tokens, nodes and plans of execution included: 400 to 560 measured."""
 DOCUMENT_MEMORY_BYTES: Final = 2_000
 """What any document takes besides."""
 NAMES_LENGTH_MAX: Final = 200

@@ -225,20 +225,30 @@ class Edge:
         client: str = "127.0.0.1",
         path: str = "/graphql",
         leaves: bool = False,
+        stalls: bool = False,
+        broken: Exception | None = None,
     ) -> Reply:
-        """One request; a body of several parts comes chunked. With `leaves` the client goes before its end."""
+        """One request; a body of several parts comes chunked.
+
+        The client may leave before the end of its request (`leaves`), keep the end back (`stalls`), or close the
+        connection while the answer is written, which the server then raises (`broken`).
+        """
         chunks = [body] if isinstance(body, bytes) else list(body)
         incoming: list[Message] = [
-            {"type": "http.request", "body": chunk, "more_body": leaves or number + 1 < len(chunks)}
+            {"type": "http.request", "body": chunk, "more_body": leaves or stalls or number + 1 < len(chunks)}
             for number, chunk in enumerate(chunks)
         ]
         incoming.append({"type": "http.disconnect"})
         answers: list[Message] = []
 
         async def receive() -> Message:
+            if stalls and len(incoming) == 1:
+                await asyncio.Event().wait()
             return incoming.pop(0)
 
         async def answer(message: Message) -> None:
+            if broken is not None:
+                raise broken
             answers.append(message)
 
         pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)

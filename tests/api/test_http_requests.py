@@ -1,9 +1,13 @@
 """Bodies, query strings and media types: what is taken, and how the rest is refused. Nothing is a raw 500."""
 
 import json
+from unittest.mock import patch
 
 import pytest
+import structlog
 
+from api import http_request
+from api.http import IN_FLIGHT_MAX, GraphQLEndpoint
 from api.http_request import BODY_BYTES_MAX
 from tests.api.edge import NO_REPLY, Edge, done, make_edge
 
@@ -181,6 +185,36 @@ async def test_a_client_that_leaves_before_its_request_is_there_gets_no_answer(e
     reply = await edge.send(body=body, headers={"content-type": "application/json"}, leaves=True)
 
     assert (reply, done) == (NO_REPLY, [])
+
+
+async def test_a_body_that_does_not_come_in_time_is_408(edge: Edge) -> None:
+    with patch.object(http_request, "BODY_SECONDS_MAX", 0.01):
+        reply = await edge.send(body=b'{"query"', headers={"content-type": "application/json"}, stalls=True)
+
+    assert (reply.status, reply.code, reply.headers["connection"]) == (408, "REQUEST_TIMEOUT", "close")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the handler is closed"), ConnectionResetError()])
+async def test_a_client_that_leaves_while_it_is_answered_is_no_fault(edge: Edge, error: Exception) -> None:
+    body = b'{"query": "mutation { note(text: \\"done\\") }"}'
+    with structlog.testing.capture_logs() as logs:
+        reply = await edge.send(body=body, headers={"content-type": "application/json"}, broken=error)
+
+    assert (reply, done) == (NO_REPLY, ["done"])
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("request.client_gone", "info")]
+
+
+async def test_more_requests_than_can_be_held_are_503(edge: Edge) -> None:
+    assert isinstance(edge.app, GraphQLEndpoint)
+    edge.app.in_flight = IN_FLIGHT_MAX
+
+    reply = await edge.post('mutation { note(text: "x") }')
+
+    assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "OVERLOADED", "1")
+    assert reply.error["extensions"]["retryable"] is True
+    assert done == []
+    edge.app.in_flight -= 1
+    assert (await edge.post('mutation { note(text: "x") }')).status == 200
 
 
 # ------------------------------------------------------------------------------------------------ methods

@@ -37,7 +37,6 @@ def refusal_of(text: str, *, decimals: int = 6, minimum: int = 0, maximum: int =
         ("12.345678", 6, 12_345_678),
         ("12.5", 6, 12_500_000),
         ("007", 6, 7_000_000),
-        ("1.500000000", 6, 1_500_000),
         ("1000000000000", 6, 10**18),
         ("0.000000001", 9, 1),
         ("0.000000000001", 12, 1),
@@ -61,9 +60,10 @@ def test_what_is_no_plain_decimal_is_refused_with_its_text(text: str) -> None:
     assert f"'{text}'" in refusal_of(text)
 
 
+@pytest.mark.parametrize("last", ["0", "1"])
 @pytest.mark.parametrize("decimals", [6, 9, 12, 18])
-def test_one_decimal_too_many_is_refused(decimals: int) -> None:
-    text = "1." + "0" * decimals + "1"
+def test_one_decimal_too_many_is_refused(decimals: int, last: str) -> None:
+    text = "1." + "0" * decimals + last
     message = refusal_of(text, decimals=decimals)
     assert f"at most {decimals} decimals" in message
     assert f"'{text}'" in message

@@ -227,6 +227,13 @@ async def test_balanced_entries_for_a_transfer_that_has_its_entries_are_refused(
         await post(connection, [(development, -5), (treasury, 5)], entry_count=2, transfer_id=committed)
 
 
+async def test_not_even_the_same_transaction_may_add_balanced_entries(connection: Connection) -> None:
+    development, treasury = await ledger_accounts(connection, "USDC")
+    transfer_id = await post(connection, [(development, -5), (treasury, 5)], entry_count=2)
+    async with refused(connection, "entries_complete"):
+        await post(connection, [(development, -5), (treasury, 5)], entry_count=2, transfer_id=transfer_id)
+
+
 async def test_a_balance_that_may_not_be_negative_stays_so(connection: Connection) -> None:
     for kind, balance in (("AVAILABLE", -1), ("BACKING", -1), ("ISSUED", 1), ("CUSTODY", 1), ("DEVELOPMENT", 1)):
         async with refused(connection, "ledger_accounts_sign"):
