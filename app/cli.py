@@ -33,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _with_database(run: Command, settings: Settings, parsed: argparse.Namespace) -> int:
     """Run a command that needs the database, and say in a line when it cannot be had."""
     from app.db import DatabaseMisconfigured
+    from app.telemetry import configure_logging
+
+    configure_logging(settings.log_level)
 
     try:
         return run(settings, parsed)

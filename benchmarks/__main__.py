@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from app.db import Database
 from app.ledger.audit import audit, render
-from benchmarks import api, peer, settlement
+from benchmarks import api, graphql_operation, peer, settlement
 from benchmarks.market import Servers, Trader, new_asset, prepare, servers
 from benchmarks.report import line, progress
 
@@ -89,6 +89,7 @@ async def run(size: Size) -> None:
     """Everything, in order."""
     print(f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}")
 
+    graphql_operation.report(*await graphql_operation.small_query_us())
     with servers() as running:
         database, traders = await prepare(running.settings())
         try:

@@ -58,12 +58,16 @@ def slope(units: int) -> Decimal:
     return Decimal(to_text(units, _SLOPE_DECIMALS))
 
 
+_PRINTABLE: Final = 10**4_300
+"""Python refuses to print larger integers, so that nobody makes it work for hours."""
+
+
 def _described(value: object) -> str:
     """What came instead, for a message: its kind and, where that is safe to print, the value, cut."""
     if isinstance(value, bool):
         return f"the boolean {str(value).lower()}"
     if isinstance(value, int):
-        return f"the integer {value}" if abs(value) < 10**40 else "an integer of over 40 digits"
+        return f"the integer {quoted(str(value))}" if abs(value) < _PRINTABLE else "an integer of thousands of digits"
     if isinstance(value, float):
         return f"the float {value!r}"
     if isinstance(value, str):

@@ -1,0 +1,78 @@
+"""What a process says of its own state."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from unittest.mock import patch
+
+import pytest
+from redis.asyncio import Redis
+
+from app import system
+from app.db import Database
+from app.exchange.settlement import Settlement
+from app.local.valkey import EmbeddedValkey
+from app.services import Services
+from app.system import ComponentStatus, database_status, known_migrations, readiness, system_status
+from tests.api.edge import stub_services
+
+
+@pytest.fixture
+async def services(database: Database, settlement: Settlement, valkey: EmbeddedValkey) -> AsyncIterator[Services]:
+    redis: Redis = Redis.from_url(valkey.url)
+    yield replace(stub_services(), database=database, settlement=settlement, redis=redis)
+    await redis.aclose()
+
+
+async def test_everything_that_works_is_ok(services: Services) -> None:
+    status = await system_status(services)
+
+    assert (status.development, status.started_at) == (True, services.started_at)
+    assert [(each.name, each.ok, each.lag_seconds) for each in status.components] == [
+        ("database", True, None),
+        ("redis", True, None),
+        ("settlement", True, None),
+        ("bus", False, None),
+    ]
+    assert status.components[0].detail.endswith("of 16 connections in use")
+    assert status.components[3].detail == "0 trades waiting, 0 dropped"
+
+
+async def test_a_database_that_lacks_a_migration_is_not_ready_and_says_which(services: Services) -> None:
+    with patch.object(system, "known_migrations", return_value=known_migrations() | {"9999_later"}):
+        ready, components = await readiness(services)
+
+    assert ready is False
+    assert components[0] == ComponentStatus(
+        "database", ok=False, detail="run `megatron migrate`, missing: ['9999_later']"
+    )
+
+
+async def test_every_migration_that_came_with_this_version_is_known() -> None:
+    assert {"0001_initial", "0002_constraints"} <= known_migrations()
+
+
+async def test_readiness_does_not_depend_on_redis(services: Services) -> None:
+    for redis in (None, Redis.from_url("redis://127.0.0.1:1")):
+        ready, components = await readiness(replace(services, redis=redis))
+
+        assert ready is True
+        assert (components[1].name, components[1].ok) == ("redis", False)
+    assert components[1].detail == "cannot be reached: ConnectionError"
+
+
+async def test_a_check_that_takes_too_long_is_not_waited_for(services: Services) -> None:
+    class Hanging(Database):
+        @asynccontextmanager
+        async def acquire(self) -> AsyncIterator[None]:  # type: ignore[override]
+            await asyncio.Event().wait()
+            yield
+
+    hanging = replace(services, database=Hanging(services.database._context, services.database.pool))
+    with patch.object(system, "CHECK_SECONDS_MAX", 0.01):
+        ready, components = await readiness(hanging)
+
+    assert ready is False
+    assert components[0].detail == "no answer within 0.01 s"
+    assert (await database_status(services)).ok
