@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from app.settings import Environment, Settings
 
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ["MEGATRON_ENV"] = Environment.DEVELOPMENT.value
     try:
         settings = Settings()
+    except SettingsError as error:
+        print(f"megatron: settings: {error}", file=sys.stderr)
+        sys.exit(2)
     except ValidationError as error:
         for problem in error.errors():
             name = ".".join(map(str, problem["loc"])) or "together"

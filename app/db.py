@@ -1,9 +1,10 @@
 """The database: the only module that configures the ORM, owns the pool, opens transactions and runs migrations.
 
-One pool serves both Tortoise and the hot paths, which take a raw asyncpg connection from it. NUMERIC travels as
-integers: every such column has scale 0, and a fraction in one would raise rather than round.
+Tortoise describes and migrates the schema; at run time SQL runs on an asyncpg pool. NUMERIC travels as integers: every
+such column has scale 0, and a fraction in one would raise rather than round.
 """
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,9 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 from tortoise import Tortoise
-from tortoise.context import TortoiseContext
 from tortoise.migrations.api import migrate as run_migrations
-from tortoise.transactions import in_transaction
 
 from app.settings import Environment, Settings
 
@@ -28,19 +27,24 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProx
 MIGRATION_LOCK: Final = 0x6D656761
 """Advisory lock held while migrating, so that processes started together do not race."""
 STATEMENT_TIMEOUT_MS: Final = 30_000
+IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 60_000
+"""A process that stands still inside a transaction must not hold its locks for ever."""
+CLOSE_SECONDS_MAX: Final = 10
 
 
 class DatabaseMisconfigured(Exception):  # noqa: N818
     """The database cannot serve this process; the message says why and what to do."""
 
 
-def tortoise_config(url: str, *, pool_max: int, pooler: bool = False) -> dict[str, Any]:
-    """Tortoise's configuration for the database at `url`."""
+def tortoise_config(url: str) -> dict[str, Any]:
+    """Tortoise's configuration for migrating the database at `url`."""
+    arguments = connection_arguments(url)
+    arguments["server_settings"] |= {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
     return {
         "connections": {
             "default": {
                 "engine": "tortoise.backends.asyncpg",
-                "credentials": credentials(url, pool_max=pool_max, pooler=pooler),
+                "credentials": {**arguments, "minsize": 1, "maxsize": 2},
             }
         },
         "apps": {"models": {"models": ["models"], "default_connection": "default", "migrations": "migrations"}},
@@ -49,7 +53,7 @@ def tortoise_config(url: str, *, pool_max: int, pooler: bool = False) -> dict[st
     }
 
 
-def credentials(url: str, *, pool_max: int, pooler: bool = False) -> dict[str, Any]:
+def connection_arguments(url: str, *, pooler: bool = False) -> dict[str, Any]:
     """asyncpg's arguments for `url`: the query's host (a Unix socket's folder), user and sslmode are honoured.
 
     Raises `DatabaseMisconfigured` when `url` is no PostgreSQL address.
@@ -58,22 +62,25 @@ def credentials(url: str, *, pool_max: int, pooler: bool = False) -> dict[str, A
     if parts.scheme not in ("postgres", "postgresql"):
         raise DatabaseMisconfigured(f"DATABASE_URL must begin with postgresql://; it begins with {parts.scheme!r}")
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    try:
+        port = int(query.get("port") or parts.port or 5432)
+    except ValueError:
+        raise DatabaseMisconfigured("DATABASE_URL has a port that is no number from 0 to 65535") from None
     arguments: dict[str, Any] = {
         "host": query.get("host") or parts.hostname or "localhost",
-        "port": int(query.get("port") or parts.port or 5432),
+        "port": port,
         "user": unquote(parts.username) if parts.username else query.get("user", "postgres"),
         "password": unquote(parts.password) if parts.password else query.get("password"),
         "database": parts.path.lstrip("/") or query.get("dbname", "postgres"),
-        "minsize": 1,
-        "maxsize": pool_max,
-        "init": _prepare_connection,
-        "server_settings": {"statement_timeout": str(STATEMENT_TIMEOUT_MS), "timezone": "UTC"},
-        "max_inactive_connection_lifetime": 300.0,
+        "server_settings": {
+            "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+            "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
+        },
     }
     if query.get("sslmode", "prefer") in ("require", "verify-ca", "verify-full"):
         arguments["ssl"] = _tls(query["sslmode"])
     if pooler:
-        arguments["statement_cache_size"] = 0
+        arguments |= {"statement_cache_size": 0, "server_settings": {}}
     return arguments
 
 
@@ -108,9 +115,14 @@ class Unit:
 class Database:
     """The pool and its transactions. Open with `Database.open`, close when done."""
 
-    def __init__(self, context: TortoiseContext, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
-        self._context = context
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         self.pool = pool
+
+    @classmethod
+    async def connect(cls, url: str, *, pool_max: int, pooler: bool = False) -> "Database":
+        """The database at `url`, whatever is in it."""
+        arguments = connection_arguments(url, pooler=pooler)
+        return cls(await asyncpg.create_pool(**arguments, init=_prepare_connection, min_size=1, max_size=pool_max))
 
     @classmethod
     async def open(cls, settings: Settings) -> "Database":
@@ -118,13 +130,9 @@ class Database:
 
         Raises `DatabaseMisconfigured` with what to do otherwise.
         """
-        config = tortoise_config(
+        database = await cls.connect(
             database_url(settings), pool_max=settings.database_pool_max, pooler=settings.database_pooler
         )
-        context = await Tortoise.init(config=config, _enable_global_fallback=True)
-        client = context.connections.get("default")
-        await client.create_connection(with_db=True)
-        database = cls(context, client._pool)
         try:
             await check_environment(database, settings.env)
         except BaseException:
@@ -140,10 +148,11 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Unit]:
-        """A READ COMMITTED transaction that ORM queries of the same task join."""
-        async with in_transaction("default") as client:
-            unit = Unit(client._connection)
-            yield unit
+        """A READ COMMITTED transaction, and what is to happen once it has committed."""
+        async with self.pool.acquire() as connection:
+            unit = Unit(connection)
+            async with connection.transaction():
+                yield unit
         for callback in unit._after_commit:
             callback()
 
@@ -157,8 +166,12 @@ class Database:
             yield connection
 
     async def close(self) -> None:
-        """Close the pool; waits at most ten seconds for what is under way."""
-        await self._context.close_connections()
+        """Close the pool; waits at most `CLOSE_SECONDS_MAX` for what is under way."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS_MAX):
+                await self.pool.close()
+        except TimeoutError:
+            self.pool.terminate()
 
 
 def database_url(settings: Settings) -> str:
@@ -187,16 +200,11 @@ async def check_environment(database: Database, env: Environment) -> None:
 async def migrate(settings: Settings) -> None:
     """Bring the schema up to date and record the environment of a new database. Safe to run from several processes."""
     url = database_url(settings)
-    arguments = credentials(url, pool_max=2)
-    for name in ("minsize", "maxsize", "init", "max_inactive_connection_lifetime"):
-        arguments.pop(name)
-    guard = await asyncpg.connect(**arguments)
+    guard = await asyncpg.connect(**connection_arguments(url))
     try:
         await guard.execute("SET statement_timeout = 0")
         await guard.execute("SELECT pg_advisory_lock($1)", MIGRATION_LOCK)
-        config = tortoise_config(url, pool_max=2)
-        config["connections"]["default"]["credentials"]["server_settings"]["statement_timeout"] = "0"
-        await run_migrations(config=config)
+        await run_migrations(config=tortoise_config(url))
         await Tortoise.close_connections()
         await guard.execute(
             "INSERT INTO platform (id, environment, trading_paused) VALUES (1, $1, false) ON CONFLICT DO NOTHING",
@@ -206,5 +214,5 @@ async def migrate(settings: Settings) -> None:
         await guard.close()
 
 
-TORTOISE_ORM: Final = tortoise_config("postgresql://localhost/megatron", pool_max=2)
+TORTOISE_ORM: Final = tortoise_config("postgresql://localhost/megatron")
 """For `tortoise makemigrations`, which reads the models and connects to nothing."""

@@ -176,6 +176,14 @@ class RateLimiter:
             charges.append(_Charge(self._account, f"{_KEY_PREFIX}:account:{account_id}", points))
         return self._charge(tuple(charges)) if charges else None
 
+    def refuse_blocked(self, *, client_ip: str) -> None:
+        """Raise `RateLimited` when this address's limit is known to be exhausted; asks nobody."""
+        if self._blocked:
+            blocked = self._blocked.get(f"{_KEY_PREFIX}:ip:{_address(client_ip)}")
+            now = time.monotonic()
+            if blocked is not None and blocked[0] > now:
+                raise _limited(blocked[1], int((blocked[0] - now) * 1000) + 1)
+
     async def settle(self, *counted: Counted | None, points: int) -> RateState | None:
         """How the limits stand after a request; None where nothing was counted, Redis being away included.
 
@@ -191,7 +199,7 @@ class RateLimiter:
         return RateState(points, tuple(quotas), datetime.now(UTC)) if quotas else None
 
     async def log_in(self, *, client_ip: str, identity: str) -> None:
-        """Count an attempt to log in as `identity` (an e-mail address or an admin's name).
+        """Count an attempt to log in as `identity`, an e-mail address in its one spelling.
 
         Raises `RateLimited` when there were too many from this address or for this identity, or Redis is away.
         """
@@ -201,6 +209,13 @@ class RateLimiter:
             _Charge(self._log_in_address, f"{_KEY_PREFIX}:log-in:ip:{_address(client_ip)}", 1),
             _Charge(self._log_in_name, f"{_KEY_PREFIX}:log-in:name:{who}", 1),
         )
+
+    async def admin_log_in(self, *, client_ip: str, name: str) -> None:
+        """Count an attempt of an admin to log in; raises as `log_in` does.
+
+        Counted by name and address together: whoever tries an admin's name elsewhere must not lock the admin out.
+        """
+        await self.log_in(client_ip=client_ip, identity=f"admin {_address(client_ip)} {name}")
 
     async def sign_up(self, *, client_ip: str) -> None:
         """Count an attempt to sign up. Raises `RateLimited` as `log_in` does."""

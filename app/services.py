@@ -21,6 +21,7 @@ from redis.exceptions import RedisError
 from app import clock
 from app.accounts.authentication import Authenticator
 from app.accounts.passwords import PasswordHasher
+from app.accounts.sessions import admin_password_hashes
 from app.bus import Bus
 from app.db import Database
 from app.exchange.settlement import Settlement
@@ -76,7 +77,7 @@ async def open_services(settings: Settings, *, operations: Iterable[str] = ()) -
         settlement = Settlement(database, publish=bus.publish_trades, observer=metrics)
         settlement.start()
         stack.push_async_callback(settlement.stop)
-        authenticator = Authenticator(database)
+        authenticator = Authenticator(database, admins=admin_password_hashes(settings).keys())
         stack.push_async_callback(authenticator.close)
         hasher = PasswordHasher(concurrency=settings.password_hash_concurrency)
         stack.callback(hasher.close)

@@ -3,6 +3,7 @@
 Only values live here; what they mean is decided where they are used.
 """
 
+import logging
 from enum import StrEnum
 from functools import cached_property
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -76,6 +77,13 @@ class Settings(BaseSettings):
     demo_traders: bool = True
     """Whether `megatron dev` starts demo traders."""
     log_level: str = "INFO"
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value.upper() not in logging.getLevelNamesMapping():
+            raise ValueError(f"must be DEBUG, INFO, WARNING or ERROR; got {value!r}")
+        return value.upper()
 
     @field_validator("trusted_proxies")
     @classmethod

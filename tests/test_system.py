@@ -69,7 +69,7 @@ async def test_a_check_that_takes_too_long_is_not_waited_for(services: Services)
             await asyncio.Event().wait()
             yield
 
-    hanging = replace(services, database=Hanging(services.database._context, services.database.pool))
+    hanging = replace(services, database=Hanging(services.database.pool))
     with patch.object(system, "CHECK_SECONDS_MAX", 0.01):
         ready, components = await readiness(hanging)
 

@@ -5,7 +5,7 @@ Nothing is cached: each request's look-up begins after the request did, so what 
 
 import asyncio
 import contextvars
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final
 
 import asyncpg
@@ -55,8 +55,10 @@ _log = structlog.get_logger(__name__)
 class Authenticator:
     """Resolves tokens. One for each process; close it before its database."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, admins: Container[str] | None = None) -> None:
+        """`admins` are the names that may act as admins now, whatever sessions are left of others; None: any."""
         self._database = database
+        self._admins = admins
         self._waiting: dict[bytes, list[asyncio.Future[Principal]]] = {}
         self._waiting_count = 0
         self._looking_up: asyncio.Task[None] | None = None
@@ -120,11 +122,15 @@ class Authenticator:
         for token_hash, futures in batch.items():
             row = found.get(token_hash)
             for future in _open_ones([futures]):
-                if row is None:
+                if row is None or not self._stands(row):
                     future.set_exception(_unauthenticated())
                 else:
                     future.set_result(_principal(row))
         self._touch_later([row["id"] for row in rows if row["touch"]])
+
+    def _stands(self, row: asyncpg.Record) -> bool:
+        """Whether an admin's session is of somebody who is still an admin."""
+        return row["admin_name"] is None or self._admins is None or row["admin_name"] in self._admins
 
     def _touch_later(self, api_key_ids: list[int]) -> None:
         if not api_key_ids:

@@ -251,6 +251,9 @@ def _within_account(
 ) -> Refusal | None:
     if order.side is Side.BUY:
         return _position_fits(order, total, market=market, holding=holding)
+    profit = abs(holding.realized_pnl + total.gross - total.fee - basis_of(holding, total.shares))
+    if max(profit, market.surplus + total.fee) > MONEY_BALANCE_MAX:
+        return _beyond_records(market, ("input", "shares"))
     # A day's sales are recorded, so they have an end even where no rule sets one.
     limit = MONEY_BALANCE_MAX if market.max_redemption_per_day is None else market.max_redemption_per_day
     used = holding.redeemed_today(today)
@@ -287,10 +290,14 @@ def _position_fits(order: OrderRequest, total: Amounts, *, market: Market, holdi
         holding.cost_basis + total.gross + total.fee,
     )
     if max(figures) > MONEY_BALANCE_MAX:
-        return Refusal(
-            ErrorCode.INVALID_INPUT,
-            f"The trade would take a balance above {money_text(MONEY_BALANCE_MAX)} {market.quote_currency}, "
-            f"the most that can be recorded; buy less than {shares_text(total.shares)} shares.",
-            field,
-        )
+        return _beyond_records(market, field)
     return None
+
+
+def _beyond_records(market: Market, field: tuple[str, ...]) -> Refusal:
+    return Refusal(
+        ErrorCode.INVALID_INPUT,
+        f"The trade would take a figure above {money_text(MONEY_BALANCE_MAX)} {market.quote_currency}, "
+        "the most that can be recorded; trade less.",
+        field,
+    )

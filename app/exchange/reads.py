@@ -6,7 +6,7 @@ Every function takes many keys or a window and runs one statement, so that the e
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import asyncpg
 
@@ -198,17 +198,26 @@ async def orders_page(
 
 
 # -------------------------------------------------------------------------------------------------- positions
-async def positions_of(*, connection: Connection, keys: Collection[tuple[int, int]]) -> dict[tuple[int, int], Position]:
-    """Positions by (account id, asset id), closed ones included; one that never was is missing."""
+Holding: TypeAlias = tuple[Position, Asset]
+_HOLDING_COLUMNS: Final = (
+    ", ".join(f"a.{name}" for name in ASSET_COLUMNS.split(", "))
+    + ", p.id AS position_id, p.account_id, p.shares, p.cost_basis, p.realized_pnl"
+)
+
+
+async def holdings_by_key(
+    *, connection: Connection, keys: Collection[tuple[int, int]]
+) -> dict[tuple[int, int], Holding]:
+    """Positions by (account id, asset id) with their assets, of one moment; one that never was is missing."""
     accounts, assets = zip(*keys, strict=True)
     rows = await connection.fetch(
-        "SELECT p.id, p.account_id, p.asset_id, p.shares, p.cost_basis, p.realized_pnl"
-        " FROM unnest($1::bigint[], $2::bigint[]) k (account_id, asset_id)"
-        " JOIN positions p ON p.account_id = k.account_id AND p.asset_id = k.asset_id",
+        f"SELECT {_HOLDING_COLUMNS} FROM unnest($1::bigint[], $2::bigint[]) k (account_id, asset_id)"
+        " JOIN positions p ON p.account_id = k.account_id AND p.asset_id = k.asset_id"
+        " JOIN assets a ON a.id = p.asset_id",
         accounts,
         assets,
     )
-    return {(row["account_id"], row["asset_id"]): _position(row) for row in rows}
+    return {(row["account_id"], row["id"]): _holding(row) for row in rows}
 
 
 async def open_positions_page(*, connection: Connection, account_id: int, window: Window[int]) -> Page[Position]:
@@ -219,28 +228,25 @@ async def open_positions_page(*, connection: Connection, account_id: int, window
     return await fetch_page(connection, listing, window, _position)
 
 
-async def holdings(*, connection: Connection, account_id: int) -> Sequence[tuple[Position, Asset]]:
+async def holdings(*, connection: Connection, account_id: int) -> Sequence[Holding]:
     """Every position an account has or had, with its asset, of one moment."""
     rows = await connection.fetch(
-        f"SELECT {', '.join(f'a.{name}' for name in ASSET_COLUMNS.split(', '))}, p.id AS position_id, p.account_id,"
-        " p.shares, p.cost_basis, p.realized_pnl"
-        " FROM positions p JOIN assets a ON a.id = p.asset_id WHERE p.account_id = $1",
+        f"SELECT {_HOLDING_COLUMNS} FROM positions p JOIN assets a ON a.id = p.asset_id WHERE p.account_id = $1",
         account_id,
     )
-    return [
-        (
-            Position(
-                id=row["position_id"],
-                account_id=row["account_id"],
-                asset_id=row["id"],
-                shares=row["shares"],
-                cost_basis=row["cost_basis"],
-                realized_pnl=row["realized_pnl"],
-            ),
-            asset_from_row(row),
-        )
-        for row in rows
-    ]
+    return [_holding(row) for row in rows]
+
+
+def _holding(row: asyncpg.Record) -> Holding:
+    position = Position(
+        id=row["position_id"],
+        account_id=row["account_id"],
+        asset_id=row["id"],
+        shares=row["shares"],
+        cost_basis=row["cost_basis"],
+        realized_pnl=row["realized_pnl"],
+    )
+    return position, asset_from_row(row)
 
 
 def _position(row: asyncpg.Record) -> Position:

@@ -44,7 +44,7 @@ class SettlementUnavailable(Exception):  # noqa: N818
 
 
 class Observer(Protocol):
-    """Who measures settlement."""
+    """Who measures settlement. Must neither block nor raise."""
 
     def settled(self, *, orders: int, seconds: float) -> None:
         """A batch has committed."""
@@ -158,8 +158,12 @@ class Settlement:
         except Exception as error:
             await self._settle_alone(connection, batch, error)
             return
+        self._conclude(batch, answers, trades)
         if self._observer is not None:
             self._observer.settled(orders=len(batch), seconds=time.perf_counter() - started)
+
+    def _conclude(self, batch: Sequence[_Waiter], answers: Sequence[Answer], trades: Sequence[Trade]) -> None:
+        """The batch has committed: answer everybody first, then tell of the trades."""
         for waiter, answer in zip(batch, answers, strict=True):
             self._answer(waiter, answer)
         if trades:
@@ -168,8 +172,8 @@ class Settlement:
     async def _transact(
         self, connection: Connection, requests: Sequence[OrderRequest]
     ) -> tuple[list[Answer], list[Trade]]:
-        await connection.execute(_BEGIN)
         try:
+            await connection.execute(_BEGIN)
             settled = await settle(connection, requests)
             await connection.execute("COMMIT")
         except Exception as error:
@@ -206,10 +210,7 @@ class Settlement:
             except Exception as other:
                 await self._settle_again_alone(batch, other)
                 return
-            for waiter, answer in zip(batch, answers, strict=True):
-                self._answer(waiter, answer)
-            if trades:
-                self._publish(trades)
+            self._conclude(batch, answers, trades)
             return
         log.error("a batch of %d could not be settled", len(batch), exc_info=error)
         for waiter in batch:
@@ -233,10 +234,10 @@ class Settlement:
 
     def _answer(self, waiter: _Waiter, answer: Answer) -> None:
         self._leave(waiter)
-        if self._observer is not None:
-            self._observer.answered(answer)
         if not waiter.answer.done():
             waiter.answer.set_result(answer)
+        if self._observer is not None:
+            self._observer.answered(answer)
 
     def _fail(self, waiter: _Waiter, error: Exception) -> None:
         self._leave(waiter)

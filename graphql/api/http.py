@@ -51,6 +51,9 @@ SLOW_SECONDS: Final = 2.0
 """Requests that take longer are logged."""
 IN_FLIGHT_MAX: Final = 2_000
 """Requests under way at once; more are refused with 503 rather than held."""
+READ_FREE_CHARACTERS: Final = 1_000
+CHARACTERS_PER_POINT: Final = 50
+"""A document that has not been kept costs one point of the address's limit for so many characters beyond the free."""
 KNOWN_TOKENS_MAX: Final = 20_000
 TOKEN_LENGTH_MAX: Final = 512
 PREFLIGHT_SECONDS: Final = 600
@@ -113,7 +116,6 @@ class GraphQLEndpoint:
         request = _Request(
             self._request_id(headers), headers, client_address(scope, headers, self._proxies), time.perf_counter()
         )
-        self.in_flight += 1
         try:
             answer = await self._answer(scope, request, receive)
         except ClientGone:
@@ -123,8 +125,6 @@ class GraphQLEndpoint:
             answer = _Answer(refusal.status, {"errors": [error]}, refusal.headers)
         except Exception as error:
             answer = self._failure(error, request)
-        finally:
-            self.in_flight -= 1
         await self._send(request, answer, send)
 
     def _request_id(self, headers: Headers) -> str:
@@ -142,10 +142,18 @@ class GraphQLEndpoint:
         if method not in ("POST", "GET"):
             raise HttpRefusal(405, "METHOD_NOT_ALLOWED", f"{method} is not answered here: use POST.", (_ALLOWED,))
         request.media_type = response_type(request.headers.get(b"accept"))
-        if self.in_flight > IN_FLIGHT_MAX:
-            raise refuse(ErrorCode.OVERLOADED, "Too many requests are under way: try again in a second.")
         parameters = await read_post(request.headers, receive) if method == "POST" else read_get(scope["query_string"])
-        ready = self._operation(parameters, may_write=method == "POST")
+        if self.in_flight >= IN_FLIGHT_MAX:
+            raise refuse(ErrorCode.OVERLOADED, "Too many requests are under way: try again in a second.")
+        self.in_flight += 1
+        try:
+            return await self._operate(request, parameters, may_write=method == "POST")
+        finally:
+            self.in_flight -= 1
+
+    async def _operate(self, request: _Request, parameters: Parameters, *, may_write: bool) -> _Answer:
+        await self._admit_reading(request, parameters.query)
+        ready = self._operation(parameters, may_write=may_write)
         points = 1
         if isinstance(ready, ReadyOperation):
             request.operation = ready.operation.name
@@ -177,6 +185,14 @@ class GraphQLEndpoint:
             )
         return document.operation(parameters.operation_name)
 
+    async def _admit_reading(self, request: _Request, text: str) -> None:
+        """Let a document be read that has not been kept: reading a long one takes more time than executing it."""
+        limiter = self._services.rate_limiter
+        limiter.refuse_blocked(client_ip=request.client_ip)
+        points = (len(text) - READ_FREE_CHARACTERS) // CHARACTERS_PER_POINT
+        if points > 0 and limiter.enabled and text not in self.cache:
+            await limiter.settle(limiter.request(points=points, client_ip=request.client_ip), points=points)
+
     async def _admit(self, request: _Request, points: int) -> Principal:
         """Who asks, unless their requests are too many. Both are looked up at once.
 
@@ -192,7 +208,12 @@ class GraphQLEndpoint:
         counted_too = None
         principal: Principal = ANONYMOUS
         if token is not None:
-            principal = await authenticator.principal(token)
+            try:
+                principal = await authenticator.principal(token)
+            except Unauthenticated:
+                # A token that has ended must not go on using up its owner's limit.
+                self._accounts.pop(hash(token), None)
+                raise
             if isinstance(principal, AccountPrincipal) and principal.account_id != remembered:
                 if len(self._accounts) >= KNOWN_TOKENS_MAX:
                     self._accounts.clear()

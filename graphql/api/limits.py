@@ -4,6 +4,7 @@ Everything that does not depend on variables is measured once per document; size
 filled in for each request. Nothing here looks at data: the cost of a list is what it could hold.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -35,10 +36,14 @@ from graphql.utilities.coerce_input_value import coerce_default_value
 SOURCE_LENGTH_MAX: Final = 100_000
 """Characters of a document."""
 TOKENS_MAX: Final = 2_000
-"""Lexical tokens of a document; validating the worst document of that size takes about 0.2 s."""
+"""Lexical tokens of a document."""
 COMMENTS_MAX: Final = 500
 SELECTIONS_MAX: Final = 600
 """Fields and fragments that stand in a document, whether used or not."""
+SAME_NAME_MAX: Final = 100
+"""Fields of one response name in a document: validation compares each with each. 0.1 s for the worst document."""
+SAME_ALIAS_MAX: Final = 30
+"""The same for aliases, which differ in what they stand for and so cost more."""
 DEPTH_MAX: Final = 15
 """Fields inside one another, the root field being 1."""
 INTROSPECTION_DEPTH_MAX: Final = 20
@@ -92,8 +97,9 @@ class _VariableSize:
         size = self.default
         if isinstance(given, list):
             size = len(given)
-        elif isinstance(given, int) and not isinstance(given, bool):
-            size = max(0, given)
+        elif isinstance(given, int | float) and not isinstance(given, bool) and given == given // 1:
+            # A float without a fraction is an Int to GraphQL.
+            size = max(0, int(given))
         _at_most(self.name, size, self.maximum)
         return size
 
@@ -189,13 +195,25 @@ class Complexity:
 def check_document(definitions: Iterable[DefinitionNode]) -> None:
     """Refuse documents whose validation would take too long. Raises `TooComplex`."""
     selections = 0
-    stack = [node.selection_set for node in definitions if isinstance(node, ExecutableDefinitionNode)]
+    names, aliases = Counter[str](), Counter[str]()
+    stack = []
+    for definition in definitions:
+        if isinstance(definition, ExecutableDefinitionNode):
+            stack.append(definition.selection_set)
+        if isinstance(definition, OperationDefinitionNode):
+            _at_most("root fields", len(definition.selection_set.selections), ROOT_FIELDS_MAX)
     while stack:
         for selection in stack.pop().selections:
             selections += 1
+            if isinstance(selection, FieldNode):
+                names[(selection.alias or selection.name).value] += 1
+                if selection.alias is not None:
+                    aliases[selection.alias.value] += 1
             if isinstance(selection, FieldNode | InlineFragmentNode) and selection.selection_set is not None:
                 stack.append(selection.selection_set)
     _at_most("fields and fragments of the document", selections, SELECTIONS_MAX)
+    _at_most("fields of one name in the document", max(names.values(), default=0), SAME_NAME_MAX)
+    _at_most("uses of one alias in the document", max(aliases.values(), default=0), SAME_ALIAS_MAX)
 
 
 def measure(

@@ -22,7 +22,6 @@ from app.exchange import reads
 from app.exchange.assets import Asset
 from app.exchange.orders import Order, Trade
 from app.exchange.stats import DayStats, TradeStats
-from app.exchange.valuation import Position
 from app.ledger.reads import Cash, StatementEntry, cash_of, entries_by_id
 
 K = TypeVar("K")
@@ -130,9 +129,9 @@ class Loaders:
         return self._by(lambda connection, ids: reads.fills_of_orders(connection=connection, order_ids=ids))
 
     @cached_property
-    def positions(self) -> Loader[tuple[int, int], Position]:
-        """Positions by account id and asset id."""
-        return self._by(lambda connection, ids: reads.positions_of(connection=connection, keys=ids))
+    def holdings(self) -> Loader[tuple[int, int], reads.Holding]:
+        """Positions with their assets, by account id and asset id."""
+        return self._by(lambda connection, ids: reads.holdings_by_key(connection=connection, keys=ids))
 
     @cached_property
     def accounts(self) -> Loader[int, Account]:

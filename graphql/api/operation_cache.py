@@ -183,6 +183,9 @@ class OperationCache:
     def __len__(self) -> int:
         return len(self._documents)
 
+    def __contains__(self, text: str) -> bool:
+        return text in self._documents
+
     def document(self, text: str) -> Document:
         """The document with this text, read now if it has not been kept."""
         known = self._documents.get(text)

@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 from asyncpg.connection import LoggedQuery
 
 from app.accounts import authentication
 from app.accounts.authentication import Authenticator
-from app.accounts.principals import Anonymous, Credential, Scope
+from app.accounts.principals import AdminPrincipal, Anonymous, Credential, Scope
+from app.accounts.sessions import open_session
 from app.accounts.tokens import TokenKind, new_token
 from app.db import Connection, Database
 from app.errors import ErrorCode, Refused, Unauthenticated
@@ -21,7 +22,7 @@ class CountingDatabase(Database):
     """Counts the statements that run on its connections, and fails on demand."""
 
     def __init__(self, database: Database) -> None:
-        super().__init__(database._context, database.pool)
+        super().__init__(database.pool)
         self.statements: list[str] = []
         self.failing = False
         self.gate: asyncio.Event | None = None
@@ -232,3 +233,12 @@ async def test_without_a_database_everybody_is_told_and_the_next_tries_again(
     assert await authenticator.principal(account.session.token) == account.principal
     assert (await authenticator.principal(token)) != account.principal
     assert authenticator._waiting_count == 0
+
+
+async def test_a_session_of_somebody_who_is_no_admin_any_more_is_refused(database: Database) -> None:
+    async with database.acquire() as connection:
+        session = await open_session(connection, admin_name="ada", lifetime=timedelta(hours=1))
+    allowed = Authenticator(database, admins={"ada", "grace"})
+    assert await allowed.principal(session.token) == AdminPrincipal("ada", session.id)
+    with pytest.raises(Unauthenticated):
+        await Authenticator(database, admins={"grace"}).principal(session.token)

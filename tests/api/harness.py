@@ -22,7 +22,7 @@ class CountingDatabase(Database):
     """The shared database, which writes down the statements that are run on connections taken from here."""
 
     def __init__(self, shared: Database) -> None:
-        super().__init__(shared._context, shared.pool)
+        super().__init__(shared.pool)
         self.statements: list[str] = []
 
     @asynccontextmanager

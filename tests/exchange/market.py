@@ -16,6 +16,7 @@ from app.admin.accounts import freeze_account
 from app.admin.asset_input import AssetChanges
 from app.admin.assets import set_asset_status, update_asset
 from app.admin.pause import pause_trading
+from app.db import Database
 from app.errors import Refusal, Refused, Unauthenticated
 from app.exchange.assets import AssetStatus
 from app.exchange.batch import OrderOutcome
@@ -27,7 +28,6 @@ from app.ledger.journal import Journal, LedgerKind, TransferReason, load_balance
 from tests.exchange.market_model import Asked, Outcome, raised
 from tests.exchange.model import MONEY, PRICE, RATE, SHARE, SLOPE, Deal, ExactCurve
 from tests.factories import LONG, new_account, new_admin, new_asset, order_request
-from tests.ledger.detached import DetachedDatabase
 
 T = TypeVar("T")
 FINDING_LIMIT = 10**6
@@ -104,7 +104,7 @@ class Market:
         return self._runner.run(coroutine)
 
     async def _open(self) -> None:
-        self.database = await DetachedDatabase.connect(self.url)
+        self.database = await Database.connect(self.url, pool_max=4)
         self.settlement = Settlement(self.database, publish=lambda _: None)
         self.settlement.start()
         self.admin: AdminPrincipal = await new_admin(self.database)

@@ -5,21 +5,17 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from app.db import Connection, credentials
+from app.db import Connection, connection_arguments
 from app.ledger.audit import Report, audit
 from app.local.postgres import EmbeddedPostgres
-
-_NOT_FOR_ONE = ("minsize", "maxsize", "init", "max_inactive_connection_lifetime")
 
 
 @asynccontextmanager
 async def connected(database_url: str) -> AsyncIterator[Connection]:
     """A connection of one's own, that reads NUMERIC as integers as the application does."""
-    arguments = credentials(database_url, pool_max=2)
-    prepare = arguments["init"]
-    connection = await asyncpg.connect(**{k: v for k, v in arguments.items() if k not in _NOT_FOR_ONE})
+    connection = await asyncpg.connect(**connection_arguments(database_url))
     try:
-        await prepare(connection)
+        await connection.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=int, format="text")
         yield connection
     finally:
         await connection.close()

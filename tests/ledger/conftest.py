@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import asyncpg
 import pytest
 
+from app.db import Database
 from app.exchange.settlement import Settlement
 from app.local.postgres import EmbeddedPostgres
 from tests.conftest import TEMPLATE
-from tests.ledger.detached import DetachedDatabase
 from tests.ledger.history import History, make_history
 
 
@@ -17,7 +17,7 @@ from tests.ledger.history import History, make_history
 class Past:
     """A database of its own and what was made in it."""
 
-    database: DetachedDatabase
+    database: Database
     history: History
 
 
@@ -34,7 +34,7 @@ async def copy_template(postgres: EmbeddedPostgres, name: str) -> str:
 @pytest.fixture(scope="session")
 async def past(postgres: EmbeddedPostgres) -> AsyncIterator[Past]:
     """A market with a past, that tests corrupt in transactions which they roll back."""
-    database = await DetachedDatabase.connect(await copy_template(postgres, "test_past"))
+    database = await Database.connect(await copy_template(postgres, "test_past"), pool_max=4)
     settlement = Settlement(database, publish=lambda _: None)
     settlement.start()
     history = await make_history(database, settlement)

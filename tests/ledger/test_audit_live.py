@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from app.db import Database
 from app.exchange.orders import Side
 from app.exchange.settlement import Settlement
 from app.ledger.audit import audit
 from app.local.postgres import EmbeddedPostgres
 from tests.factories import new_account, new_asset, order_request
 from tests.ledger.conftest import copy_template
-from tests.ledger.detached import DetachedDatabase
 
 AUDITS = 6
 AUDITS_MAX = 200
@@ -20,9 +20,9 @@ AUDITS_MAX = 200
 
 
 @pytest.fixture
-async def market(postgres: EmbeddedPostgres) -> AsyncIterator[tuple[DetachedDatabase, Settlement]]:
+async def market(postgres: EmbeddedPostgres) -> AsyncIterator[tuple[Database, Settlement]]:
     url = await copy_template(postgres, f"test_live_audit_{random.getrandbits(32)}")
-    database = await DetachedDatabase.connect(url)
+    database = await Database.connect(url, pool_max=4)
     settlement = Settlement(database, publish=lambda _: None)
     settlement.start()
     yield database, settlement
@@ -30,7 +30,7 @@ async def market(postgres: EmbeddedPostgres) -> AsyncIterator[tuple[DetachedData
     await database.close()
 
 
-async def test_an_audit_while_orders_settle_finds_nothing(market: tuple[DetachedDatabase, Settlement]) -> None:
+async def test_an_audit_while_orders_settle_finds_nothing(market: tuple[Database, Settlement]) -> None:
     database, settlement = market
     people = [await new_account(database, usdc="5000") for _ in range(4)]
     assets = [await new_asset(database, slope="0.002"), await new_asset(database, fee_rate="0")]

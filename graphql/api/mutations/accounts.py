@@ -26,6 +26,7 @@ from api.types.refusals import USER_ERRORS, UserError, made_by, refusable
 from app.accounts.api_keys import create_api_key, revoke_api_key
 from app.accounts.asset_requests import submit_asset_request
 from app.accounts.dev_fund import dev_fund
+from app.accounts.emails import known_spelling
 from app.accounts.principals import Anonymous, Scope
 from app.accounts.sessions import LoggedIn, log_in, log_out, prove_account
 from app.accounts.sign_up import prepare_sign_up, sign_up
@@ -169,7 +170,8 @@ class AccountMutations:
         credentials: Annotated[LogInInput, strawberry.argument(name="input", description="Who you are.")],
     ) -> SessionPayload:
         services = info.context.services
-        await services.rate_limiter.log_in(client_ip=info.context.client_ip, identity=credentials.email)
+        identity = known_spelling(credentials.email) or credentials.email
+        await services.rate_limiter.log_in(client_ip=info.context.client_ip, identity=identity)
         proven = await prove_account(
             database=services.database, hasher=services.hasher, email=credentials.email, password=credentials.password
         )

@@ -207,7 +207,7 @@ class AdminMutations:
         credentials: Annotated[AdminLogInInput, strawberry.argument(name="input", description="Who you are.")],
     ) -> AdminSessionPayload:
         services = info.context.services
-        await services.rate_limiter.log_in(client_ip=info.context.client_ip, identity=credentials.name)
+        await services.rate_limiter.admin_log_in(client_ip=info.context.client_ip, name=credentials.name)
         proven = await prove_admin(
             hasher=services.hasher,
             password_hashes=admin_password_hashes(services.settings),

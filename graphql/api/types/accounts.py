@@ -106,11 +106,12 @@ class Viewer:
         loaders, window = info.context.loaders, window_by_id(first=first, after=after)
         async with info.context.services.database.acquire() as connection:
             page = await open_positions_page(connection=connection, account_id=self.key, window=window)
-        assets = {row.id: row for row in await loaders.assets.load_many([p.asset_id for p in page.rows]) if row}
+        found = await loaders.holdings.load_many([(row.account_id, row.asset_id) for row in page.rows])
+        now = {row.id: holding for row, holding in zip(page.rows, found, strict=True) if holding}
         return connect(
             PositionConnection,
             page,
-            show=lambda row: show_position(row, assets[row.asset_id]),
+            show=lambda row: show_position(*now[row.id]),
             key=lambda row: row.id,
         )
 

@@ -113,10 +113,8 @@ def show_position(row: PositionRow, asset: AssetRow) -> Position:
 
 async def load_position(info: Info, *, account_id: int, asset_id: int) -> Position | None:
     """The account's position, closed ones too; None if there never was one."""
-    loaders = info.context.loaders
-    row = await loaders.positions.load((account_id, asset_id))
-    asset = await loaders.assets.load(asset_id) if row is not None else None
-    return None if row is None or asset is None else show_position(row, asset)
+    holding = await info.context.loaders.holdings.load((account_id, asset_id))
+    return None if holding is None else show_position(*holding)
 
 
 def show_portfolio(currency: Currency, value: PortfolioValue) -> Portfolio:
