@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _with_database(run: Command, settings: Settings, parsed: argparse.Namespace) -> int:
     """Run a command that needs the database, and say in a line when it cannot be had."""
+    import asyncpg
+
     from app.db import DatabaseMisconfigured
     from app.telemetry import configure_logging
 
@@ -45,7 +47,14 @@ def _with_database(run: Command, settings: Settings, parsed: argparse.Namespace)
         return run(settings, parsed)
     except DatabaseMisconfigured as error:
         print(f"megatron: {error}", file=sys.stderr)
-    except OSError as error:
+    except (
+        OSError,
+        asyncpg.CannotConnectNowError,
+        asyncpg.InvalidAuthorizationSpecificationError,
+        asyncpg.InvalidCatalogNameError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.TooManyConnectionsError,
+    ) as error:
         print(f"megatron: cannot reach the database: {error}", file=sys.stderr)
     return 1
 

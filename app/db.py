@@ -58,14 +58,21 @@ def connection_arguments(url: str, *, pooler: bool = False) -> dict[str, Any]:
 
     Raises `DatabaseMisconfigured` when `url` is no PostgreSQL address.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise DatabaseMisconfigured(
+            "DATABASE_URL is no address: a password in it must have characters such as [ ] / # ? @ percent-encoded"
+        ) from None
     if parts.scheme not in ("postgres", "postgresql"):
         raise DatabaseMisconfigured(f"DATABASE_URL must begin with postgresql://; it begins with {parts.scheme!r}")
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     try:
         port = int(query.get("port") or parts.port or 5432)
     except ValueError:
-        raise DatabaseMisconfigured("DATABASE_URL has a port that is no number from 0 to 65535") from None
+        port = -1
+    if not 0 <= port <= 65535:
+        raise DatabaseMisconfigured("DATABASE_URL has a port that is no number from 0 to 65535")
     arguments: dict[str, Any] = {
         "host": query.get("host") or parts.hostname or "localhost",
         "port": port,
@@ -151,8 +158,14 @@ class Database:
         """A READ COMMITTED transaction, and what is to happen once it has committed."""
         async with self.pool.acquire() as connection:
             unit = Unit(connection)
-            async with connection.transaction():
-                yield unit
+            try:
+                async with connection.transaction():
+                    yield unit
+            except RuntimeError as error:
+                # Event loops raise errors of their own when a connection dies under a write.
+                if is_open(connection):
+                    raise
+                raise ConnectionError("the connection to the database was lost") from error
         for callback in unit._after_commit:
             callback()
 
@@ -172,6 +185,14 @@ class Database:
                 await self.pool.close()
         except TimeoutError:
             self.pool.terminate()
+
+
+def is_open(connection: Connection) -> bool:
+    """Whether the connection lives. The pool takes a lost one back at once, and then even the question raises."""
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:
+        return False
 
 
 def database_url(settings: Settings) -> str:

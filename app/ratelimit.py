@@ -203,19 +203,23 @@ class RateLimiter:
 
         Raises `RateLimited` when there were too many from this address or for this identity, or Redis is away.
         """
-        who = hashlib.blake2b(identity.strip().lower().encode("utf-8", "replace"), digest_size=16).hexdigest()
-        await self._strict(
-            "Log-ins",
-            _Charge(self._log_in_address, f"{_KEY_PREFIX}:log-in:ip:{_address(client_ip)}", 1),
-            _Charge(self._log_in_name, f"{_KEY_PREFIX}:log-in:name:{who}", 1),
-        )
+        await self._log_in(client_ip, "name", identity)
 
     async def admin_log_in(self, *, client_ip: str, name: str) -> None:
         """Count an attempt of an admin to log in; raises as `log_in` does.
 
         Counted by name and address together: whoever tries an admin's name elsewhere must not lock the admin out.
         """
-        await self.log_in(client_ip=client_ip, identity=f"admin {_address(client_ip)} {name}")
+        await self._log_in(client_ip, "admin", f"{_address(client_ip)} {name}")
+
+    async def _log_in(self, client_ip: str, kind: str, identity: str) -> None:
+        """Each `kind` has keys of its own: no e-mail that somebody makes up counts as an admin's name."""
+        who = hashlib.blake2b(identity.strip().lower().encode("utf-8", "replace"), digest_size=16).hexdigest()
+        await self._strict(
+            "Log-ins",
+            _Charge(self._log_in_address, f"{_KEY_PREFIX}:log-in:ip:{_address(client_ip)}", 1),
+            _Charge(self._log_in_name, f"{_KEY_PREFIX}:log-in:{kind}:{who}", 1),
+        )
 
     async def sign_up(self, *, client_ip: str) -> None:
         """Count an attempt to sign up. Raises `RateLimited` as `log_in` does."""

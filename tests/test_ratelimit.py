@@ -158,6 +158,60 @@ async def test_log_ins_are_limited_by_address_and_by_name(redis: Redis, address:
     assert not [key async for key in redis.scan_iter("megatron:rate:*example.com*")]
 
 
+async def test_whoever_tries_an_admins_name_elsewhere_does_not_lock_the_admin_out(redis: Redis, address: str) -> None:
+    limiter = RateLimiter(redis, limits(rate_limit_log_in_minute=2))
+    elsewhere, name = f"198.51.100.{next(_hosts)}", f"admin of {address}"
+    for _ in range(2):
+        await limiter.admin_log_in(client_ip=elsewhere, name=name)
+    for _ in range(3):
+        with pytest.raises(RateLimited):
+            await limiter.admin_log_in(client_ip=elsewhere, name=name)
+
+    await limiter.admin_log_in(client_ip=address, name=name)
+    await limiter.admin_log_in(client_ip=address, name=name.upper())
+    with pytest.raises(RateLimited, match="2 log-ins a minute under this name are allowed"):
+        await limiter.admin_log_in(client_ip=address, name=name)
+    with pytest.raises(RateLimited, match="2 log-ins a minute from this address are allowed"):
+        await limiter.admin_log_in(client_ip=address, name="another")
+
+
+async def test_no_email_counts_as_an_admins_name(redis: Redis, address: str) -> None:
+    limiter = RateLimiter(redis, limits(rate_limit_log_in_minute=2))
+    name = f"admin of {address}"
+    for made_up in (name, f"{address} {name}", f"admin {address} {name}"):
+        for _ in range(2):
+            await limiter.log_in(client_ip=f"2001:db8:ad:{next(_hosts):x}::1", identity=made_up)
+        with pytest.raises(RateLimited, match="under this name"):
+            await limiter.log_in(client_ip=f"2001:db8:ad:{next(_hosts):x}::1", identity=made_up)
+
+    await limiter.admin_log_in(client_ip=address, name=name)
+    await limiter.admin_log_in(client_ip=address, name=name)
+    with pytest.raises(RateLimited):
+        await limiter.admin_log_in(client_ip=address, name=name)
+
+
+async def test_an_exhausted_address_is_refused_before_anything_is_counted(redis: Redis, address: str) -> None:
+    limiter = RateLimiter(redis, limits(rate_limit_per_ip_minute=1))
+    limiter.refuse_blocked(client_ip=address)
+    await charge(limiter, ip=address)
+    limiter.refuse_blocked(client_ip=address)
+    with pytest.raises(RateLimited):
+        await charge(limiter, ip=address)
+    counted = await redis.get(f"megatron:rate:ip:{address}")
+
+    for spelling in (address, f"::ffff:{address}"):
+        with pytest.raises(RateLimited, match="1 points a minute from this address are allowed") as refused:
+            limiter.refuse_blocked(client_ip=spelling)
+        assert 59_000 < refused.value.retry_after_ms <= 60_000
+        assert refused.value.quota is not None
+        assert (refused.value.quota.name, refused.value.quota.remaining) == ("address", 0)
+    limiter.refuse_blocked(client_ip=f"198.51.100.{next(_hosts)}")
+    assert await redis.get(f"megatron:rate:ip:{address}") == counted == b"2"
+    now = time.monotonic()
+    with patch("app.ratelimit.time.monotonic", return_value=now + 60):
+        limiter.refuse_blocked(client_ip=address)
+
+
 async def test_sign_ups_are_limited_by_the_hour(redis: Redis, address: str) -> None:
     limiter = RateLimiter(redis, limits(rate_limit_sign_up_hour=1))
     await limiter.sign_up(client_ip=address)
@@ -176,6 +230,8 @@ async def test_without_redis_requests_pass_and_log_ins_and_sign_ups_are_refused(
         with pytest.raises(RateLimited, match="Log-ins are closed for a moment") as refused:
             await limiter.log_in(client_ip="192.0.2.1", identity="a@example.com")
         assert refused.value.retry_after_ms == 1_000
+        with pytest.raises(RateLimited, match="Log-ins are closed for a moment"):
+            await limiter.admin_log_in(client_ip="192.0.2.1", name="admin")
         with pytest.raises(RateLimited, match="Sign-ups are closed for a moment"):
             await limiter.sign_up(client_ip="192.0.2.1")
     assert limiter.is_up is (client is None)
@@ -217,7 +273,9 @@ async def test_switched_off_nothing_is_counted_or_refused() -> None:
     assert limiter.request(points=10**9, client_ip="192.0.2.1", account_id=1) is None
     assert await charge(limiter, ip="192.0.2.1") is None
     await limiter.log_in(client_ip="192.0.2.1", identity="a@example.com")
+    await limiter.admin_log_in(client_ip="192.0.2.1", name="admin")
     await limiter.sign_up(client_ip="192.0.2.1")
+    limiter.refuse_blocked(client_ip="192.0.2.1")
     assert limiter.enabled is False
 
 

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import asyncpg
 
-from app.db import Connection, Database
+from app.db import Connection, Database, is_open
 from app.errors import ErrorCode, refuse
 from app.exchange.batch import Answer, OrderOutcome, settle
 from app.exchange.orders import OrderRequest, Trade
@@ -130,7 +130,7 @@ class Settlement:
 
     async def _settle_on(self, connection: Connection) -> None:
         """Settle on this connection for as long as it lives."""
-        while _is_open(connection):
+        while is_open(connection):
             if not self._waiting:
                 if self._stopping:
                     return
@@ -251,17 +251,9 @@ class Settlement:
             del self._per_account[account_id]
 
 
-def _is_open(connection: Connection) -> bool:
-    """Whether the connection lives. The pool takes a lost one back at once, and then even the question raises."""
-    try:
-        return not connection.is_closed()
-    except asyncpg.InterfaceError:
-        return False
-
-
 async def _roll_back(connection: Connection) -> bool:
     """Undo the transaction; whether the connection is in order again. If it is not, it is closed."""
-    if _is_open(connection):
+    if is_open(connection):
         try:
             await connection.execute("ROLLBACK")
         except Exception as error:

@@ -21,6 +21,7 @@ BAD_USER_INPUT: Final = "BAD_USER_INPUT"
 UNAUTHENTICATED: Final = "UNAUTHENTICATED"
 FORBIDDEN: Final = "FORBIDDEN"
 RATE_LIMITED: Final = "RATE_LIMITED"
+SERVICE_UNAVAILABLE: Final = "SERVICE_UNAVAILABLE"
 INTERNAL_SERVER_ERROR: Final = "INTERNAL_SERVER_ERROR"
 
 MESSAGE_LENGTH_MAX: Final = 500
@@ -119,9 +120,7 @@ class ErrorFormatter:
             field = {"field": refusal.field} if refusal.field else {}
             return self.error(code, refusal.message, request_id, **field, **retry)
         if isinstance(error, SettlementUnavailable):
-            return self.error(
-                INTERNAL_SERVER_ERROR, str(error), request_id, retryable=True, retryAfterMs=RETRY_AFTER_MS
-            )
+            return self.error(SERVICE_UNAVAILABLE, str(error), request_id, retryable=True, retryAfterMs=RETRY_AFTER_MS)
         return self.unexpected(error, request_id, operation, path=path)
 
     def unexpected(
@@ -135,6 +134,9 @@ class ErrorFormatter:
             path=path,
             exc_info=error,
         )
-        passing = isinstance(error, _PASSING_FAILURES)
-        retry = {"retryable": True, "retryAfterMs": RETRY_AFTER_MS} if passing else {}
-        return self.error(INTERNAL_SERVER_ERROR, f"Internal error; quote request id {request_id}.", request_id, **retry)
+        if isinstance(error, _PASSING_FAILURES):
+            message = (
+                f"The service is away for a moment; send the same again, with the same key. Request id {request_id}."
+            )
+            return self.error(SERVICE_UNAVAILABLE, message, request_id, retryable=True, retryAfterMs=RETRY_AFTER_MS)
+        return self.error(INTERNAL_SERVER_ERROR, f"Internal error; quote request id {request_id}.", request_id)

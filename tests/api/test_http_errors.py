@@ -27,8 +27,8 @@ def edge() -> Edge:
         ("uncoded", {"code": "INTERNAL_SERVER_ERROR"}, "Internal error; quote request id the-id."),
         (
             "passing",
-            {"code": "INTERNAL_SERVER_ERROR", "retryable": True, "retryAfterMs": 1000},
-            "Internal error; quote request id the-id.",
+            {"code": "SERVICE_UNAVAILABLE", "retryable": True, "retryAfterMs": 1000},
+            "The service is away for a moment; send the same again, with the same key. Request id the-id.",
         ),
     ],
 )
@@ -211,8 +211,8 @@ async def test_when_nobody_can_say_who_asks_the_answer_is_503_and_retryable(edge
 
     assert (reply.status, reply.headers["retry-after"]) == (503, "1")
     assert reply.error == {
-        "message": "Internal error; quote request id i.",
-        "extensions": {"code": "INTERNAL_SERVER_ERROR", "requestId": "i", "retryable": True, "retryAfterMs": 1000},
+        "message": "The service is away for a moment; send the same again, with the same key. Request id i.",
+        "extensions": {"code": "SERVICE_UNAVAILABLE", "requestId": "i", "retryable": True, "retryAfterMs": 1000},
     }
 
 

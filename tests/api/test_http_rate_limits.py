@@ -7,6 +7,10 @@ from unittest.mock import patch
 import pytest
 from redis.asyncio import Redis
 
+from api import operation_cache
+from api.http import CHARACTERS_PER_POINT, READ_FREE_CHARACTERS, GraphQLEndpoint
+from app.accounts.principals import ANONYMOUS, Principal
+from app.errors import Unauthenticated
 from app.local.valkey import EmbeddedValkey
 from app.ratelimit import RateLimiter
 from tests.api.edge import ALICE, GOOD_TOKEN, Edge, StubAuthenticator, done, make_edge
@@ -108,6 +112,92 @@ async def test_who_asks_is_looked_up_anew_for_each_request(redis: Redis, address
             assert (await ask(edge, "{ who }", address, **token))[2] == {"data": {"who": "account 7"}}
 
     assert asked.call_count == 3
+
+
+def padded(query: str, length: int) -> str:
+    """The query, filled up with blanks to `length` characters."""
+    return query + " " * (length - len(query))
+
+
+def kept(edge: Edge, text: str) -> bool:
+    assert isinstance(edge.app, GraphQLEndpoint)
+    return text in edge.app.cache
+
+
+@pytest.mark.parametrize(
+    ("length", "points"),
+    [
+        (READ_FREE_CHARACTERS, 0),
+        (READ_FREE_CHARACTERS + CHARACTERS_PER_POINT - 1, 0),
+        (READ_FREE_CHARACTERS + CHARACTERS_PER_POINT, 1),
+        (READ_FREE_CHARACTERS + 9 * CHARACTERS_PER_POINT, 9),
+    ],
+)
+async def test_a_long_document_costs_points_until_it_is_kept(
+    redis: Redis, address: str, length: int, points: int
+) -> None:
+    edge, query = limited(redis, rate_limit_per_ip_minute=100), padded("{ rate }", length)
+
+    assert (await ask(edge, query, address))[2] == {"data": {"rate": f"1 {99 - points}/100"}}
+    assert kept(edge, query)
+    assert (await ask(edge, query, address))[2] == {"data": {"rate": f"1 {98 - points}/100"}}
+
+
+async def test_a_document_too_long_for_what_is_left_is_refused_unread(redis: Redis, address: str) -> None:
+    edge, query = limited(redis, rate_limit_per_ip_minute=10), padded('mutation { note(text: "x") }', 2_000)
+    assert (await ask(edge, query, address))[0] == 429
+    assert not kept(edge, query)
+    assert done == []
+    assert await redis.get(f"megatron:rate:ip:{address}") == b"20"
+
+    with patch.object(operation_cache, "parse") as parse:
+        for text in ("{ hello }", "{", query):
+            status, headers, body = await ask(edge, text, address)
+
+            assert (status, isinstance(body, dict) and body["errors"][0]["extensions"]["code"]) == (429, "RATE_LIMITED")
+            assert headers["ratelimit"].startswith('"address";r=0;t=')
+            assert not kept(edge, text)
+    assert not parse.called
+    assert await redis.get(f"megatron:rate:ip:{address}") == b"20"
+    assert (await ask(edge, query, f"{address}7"))[0] == 429
+    assert (await ask(edge, "{ hello }", f"{address}8"))[0] == 200
+
+
+async def test_a_kept_document_is_not_refused_for_its_length(redis: Redis, address: str) -> None:
+    edge, query = limited(redis, rate_limit_per_ip_minute=25), padded("{ rate }", 2_000)
+    assert (await ask(edge, query, address))[2] == {"data": {"rate": "1 4/25"}}
+
+    assert [(await ask(edge, query, address))[0] for _ in range(5)] == [200, 200, 200, 200, 429]
+    assert (await ask(edge, query, f"{address}9"))[2] == {"data": {"rate": "1 24/25"}}
+
+
+async def test_without_redis_or_limits_a_long_document_is_read(address: str) -> None:
+    query = padded("{ hello }", 90_000)
+
+    assert (await ask(limited(None), query, address))[0] == 200
+    assert (await ask(make_edge(), query, address))[0] == 200
+
+
+async def test_a_token_that_has_ended_uses_up_its_owners_limit_once_at_most(redis: Redis, address: str) -> None:
+    edge, token = limited(redis), {"authorization": f"Bearer {GOOD_TOKEN}"}
+    counted = f"megatron:rate:account:{ALICE.account_id}"
+    assert (await ask(edge, "{ who }", address, **token))[2] == {"data": {"who": "account 7"}}
+    assert await redis.get(counted) == b"1"
+
+    async def ended(_: StubAuthenticator, token: str | None) -> Principal:
+        if token is None:
+            return ANONYMOUS
+        raise Unauthenticated("This token is unknown, expired or revoked: log in again.")
+
+    with patch.object(StubAuthenticator, "principal", ended):
+        statuses = [(await ask(edge, "{ who }", address, **token))[0] for _ in range(4)]
+    assert statuses == [401] * 4
+    await edge.services.rate_limiter.close()
+    # What was counted while nobody knew yet that the token had ended is all.
+    assert await redis.get(counted) == b"2"
+    assert await redis.get(f"megatron:rate:ip:{address}") == b"5"
+    assert (await ask(edge, "{ who }", address, **token))[2] == {"data": {"who": "account 7"}}
+    assert await redis.get(counted) == b"3"
 
 
 async def test_without_redis_requests_pass_without_headers(address: str) -> None:

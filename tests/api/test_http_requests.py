@@ -1,15 +1,17 @@
 """Bodies, query strings and media types: what is taken, and how the rest is refused. Nothing is a raw 500."""
 
+import asyncio
 import json
 from unittest.mock import patch
 
 import pytest
 import structlog
+from starlette.types import Message, Receive, Scope, Send
 
-from api import http_request
+from api import http, http_request
 from api.http import IN_FLIGHT_MAX, GraphQLEndpoint
 from api.http_request import BODY_BYTES_MAX
-from tests.api.edge import NO_REPLY, Edge, done, make_edge
+from tests.api.edge import FAILING_TOKEN, GOOD_TOKEN, NO_REPLY, Edge, done, make_edge
 
 GRAPHQL = "application/graphql-response+json"
 UTF8 = "; charset=utf-8"
@@ -215,6 +217,46 @@ async def test_more_requests_than_can_be_held_are_503(edge: Edge) -> None:
     assert done == []
     edge.app.in_flight -= 1
     assert (await edge.post('mutation { note(text: "x") }')).status == 200
+
+
+async def test_a_body_that_is_slow_to_come_takes_no_place(edge: Edge) -> None:
+    endpoint = edge.app
+    assert isinstance(endpoint, GraphQLEndpoint)
+    reading, rest = asyncio.Event(), asyncio.Event()
+
+    async def slowly(scope: Scope, receive: Receive, send: Send) -> None:
+        async def late() -> Message:
+            reading.set()
+            await rest.wait()
+            return await receive()
+
+        await endpoint(scope, late, send)
+
+    with patch.object(http, "IN_FLIGHT_MAX", 1):
+        slow = asyncio.create_task(Edge(slowly, edge.services).post("{ hello }"))
+        await reading.wait()
+        assert endpoint.in_flight == 0
+        assert (await edge.post("{ hello }")).status == 200
+        rest.set()
+        assert (await slow).status == 200
+    assert endpoint.in_flight == 0
+
+
+async def test_what_is_under_way_takes_a_place_until_its_end_however_it_ends(edge: Edge) -> None:
+    assert isinstance(edge.app, GraphQLEndpoint)
+    with patch.object(http, "IN_FLIGHT_MAX", 1):
+        # The first waits for its token to be looked up when the second comes.
+        replies = await asyncio.gather(edge.post("{ who }", token=GOOD_TOKEN), edge.post("{ who }"))
+        assert [reply.status for reply in replies] == [200, 503]
+        assert edge.app.in_flight == 0
+        for query, token, code in (
+            ("{", None, "GRAPHQL_PARSE_FAILED"),
+            ("subscription { x }", None, "BAD_REQUEST"),
+            ("{ who }", "mgs_" + "u" * 43, "UNAUTHENTICATED"),
+            ("{ who }", FAILING_TOKEN, "SERVICE_UNAVAILABLE"),
+        ):
+            assert (await edge.post(query, token=token)).code == code
+            assert edge.app.in_flight == 0
 
 
 # ------------------------------------------------------------------------------------------------ methods

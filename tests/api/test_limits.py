@@ -1,6 +1,9 @@
 """What operations may ask for at most, measured before anything is executed."""
 
+import re
+from math import inf, nan
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from graphql import (
@@ -12,6 +15,7 @@ from graphql import (
     parse,
 )
 
+from api import operation_cache
 from api.limits import (
     ALIASES_MAX,
     COST_MAX,
@@ -20,6 +24,8 @@ from api.limits import (
     LIST_PRODUCT_MAX,
     LIST_SIZE_MAX,
     ROOT_FIELDS_MAX,
+    SAME_ALIAS_MAX,
+    SAME_NAME_MAX,
     SELECTIONS_MAX,
     TOKENS_MAX,
     VARIABLE_LISTS_MAX,
@@ -28,8 +34,10 @@ from api.limits import (
     check_document,
     measure,
 )
+from api.operation_cache import Document, RequestFault
 from api.schema import schema as market_schema
 from tests.api.edge import done, make_edge
+from tests.api.edge import schema as edge_schema
 
 SCHEMA = build_schema(
     """
@@ -109,14 +117,63 @@ def test_a_document_with_too_many_selections_is_refused_before_it_is_validated()
     )
 
 
+@pytest.mark.parametrize(
+    ("selection", "most", "what"),
+    [
+        ("name", SAME_NAME_MAX, "fields of one name in the document"),
+        ("item: name", SAME_ALIAS_MAX, "uses of one alias in the document"),
+        ("a: items(first: 1) { totalCount }", SAME_ALIAS_MAX, "uses of one alias in the document"),
+    ],
+)
+def test_fields_of_one_name_are_counted_over_the_whole_document(selection: str, most: int, what: str) -> None:
+    def document(count: int) -> str:
+        here = f" {selection}" * (count // 3)
+        rest = f" {selection}" * (count - 2 * (count // 3))
+        return f"{{ page {{ {here} }} plain {{ ... on Item {{ {here} }} }} }} fragment F on Item {{ {rest} }}"
+
+    check_document(parse(document(most)).definitions)
+    assert refusal(document(most + 1)) == f"{what} {most + 1}, at most {most}"
+
+
+def test_an_alias_and_a_field_of_its_name_are_one_name() -> None:
+    names = " name" * SAME_NAME_MAX
+
+    assert refusal(f"{{ item {{ name: item {{ {names} }} }} }}") == (
+        f"fields of one name in the document {SAME_NAME_MAX + 1}, at most {SAME_NAME_MAX}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "what"),
+    [
+        ("{ item { " + "a: name " * 590 + "} }", f"fields of one name in the document 590, at most {SAME_NAME_MAX}"),
+        (
+            "{ item { " + " ".join(f"a: items(first: {n}) {{ __typename }}" for n in range(150)) + " } }",
+            f"fields of one name in the document 150, at most {SAME_NAME_MAX}",
+        ),
+        ("{ item { " + "a: name " * 31 + "} }", f"uses of one alias in the document 31, at most {SAME_ALIAS_MAX}"),
+        ("{ " + "hello " * 590 + "}", f"root fields 590, at most {ROOT_FIELDS_MAX}"),
+        ("query A { hello } query B { " + "hello " * 21 + "}", f"root fields 21, at most {ROOT_FIELDS_MAX}"),
+        ("{ item { " + "nosuch " * 601 + "} }", f"fields and fragments of the document 602, at most {SELECTIONS_MAX}"),
+    ],
+)
+def test_what_would_take_long_to_validate_is_refused_before(query: str, what: str) -> None:
+    with patch.object(operation_cache, "validate", side_effect=AssertionError("validated")) as validate:
+        document = Document(edge_schema._schema, query)
+
+    assert document.faults == (RequestFault("QUERY_TOO_COMPLEX", f"The operation is too complex: {what} allowed."),)
+    assert not validate.called
+    assert document.operation("B" if "query B" in query else None) == document.faults
+
+
 def test_fragments_that_double_at_each_level_are_measured_quickly_and_refused() -> None:
     levels = " ".join(
-        f"fragment F{n} on Item {{ a: item {{ ...F{n + 1} }} item {{ ...F{n + 1} }} }}" for n in range(60)
+        f"fragment F{n} on Item {{ a{n}: item {{ ...F{n + 1} }} item {{ ...F{n + 1} }} }}" for n in range(60)
     )
     document = f"{{ item {{ ...F0 }} }} {levels} fragment F60 on Item {{ name }}"
 
     assert refusal(document) == f"depth 62, at most {DEPTH_MAX}"
-    flat = levels.replace("a: item { ", "").replace(" } item {", " ... {")
+    flat = re.sub(r"a\d+: item \{ ", "", levels).replace(" } item {", " ... {")
     assert "at most" in refusal(f"{{ item {{ ...F0 }} }} {flat} fragment F60 on Item {{ name item {{ name }} }}")
 
 
@@ -159,6 +216,21 @@ def test_sizes_in_variables_are_filled_in_for_each_request() -> None:
     assert refusal(document, {"n": LIST_SIZE_MAX + 1}) == f"items.first {LIST_SIZE_MAX + 1}, at most {LIST_SIZE_MAX}"
     assert refusal(document, {"ids": [""] * 501}) == f"items.ids 501, at most {LIST_SIZE_MAX}"
     assert refusal(document, {"n": 10**5000}) == f"items.first more than {10**12}, at most {LIST_SIZE_MAX}"
+
+
+@pytest.mark.parametrize("given", [500, 500.0])
+def test_a_float_without_a_fraction_is_a_size(given: float) -> None:
+    document = "query($n: Int) { items(first: $n) { nodes { name } } }"
+
+    assert fields(document, {"n": given}) == 1 + 500 * 2
+    assert refusal(document, {"n": given + 1}) == f"items.first 501, at most {LIST_SIZE_MAX}"
+    assert refusal(document, {"n": 1e300}) == f"items.first more than {10**12}, at most {LIST_SIZE_MAX}"
+    assert fields(document, {"n": -given}) == 1
+
+
+@pytest.mark.parametrize("given", [inf, -inf, nan, 500.5, 1e-9, True, "501", {"n": 501}, None])
+def test_what_is_no_size_counts_as_none_and_is_left_to_those_who_refuse_it(given: object) -> None:
+    assert fields("query($n: Int) { items(first: $n) { nodes { name } } }", {"n": given}) == 1 + 50 * 2
 
 
 @pytest.mark.parametrize(
@@ -240,6 +312,7 @@ def test_introspection_has_limits_of_its_own() -> None:
         ("{ hello }" + " " * 100_000, None, "more than 100000 code points"),
         ("{ items(first: 501) { nodes { name } } }", None, "items.first 501, at most 500"),
         ("query($n: Int) { items(first: $n) { nodes { name } } }", {"n": 501}, "items.first 501, at most 500"),
+        ("query($n: Int) { items(first: $n) { nodes { name } } }", {"n": 501.0}, "items.first 501, at most 500"),
         (
             "mutation { " + " ".join(f'a{n}: note(text: "x")' for n in range(21)) + " }",
             None,
@@ -257,3 +330,24 @@ async def test_what_is_too_complex_is_refused_with_numbers_and_not_executed(
         assert (reply.status, reply.code) == (status, "QUERY_TOO_COMPLEX")
         assert message in reply.error["message"]
     assert done == []
+
+
+@pytest.mark.parametrize("size", ["5e2", "500.0", "50e1"])
+async def test_a_size_written_with_an_exponent_or_a_point_is_that_size(size: str) -> None:
+    query = '"query($n: Int) { items(first: $n) { nodes { name } } }"'
+
+    reply = await make_edge().raw(f'{{"query": {query}, "variables": {{"n": {size}}}}}'.encode())
+
+    assert reply.status == 200
+    assert len(reply.json["data"]["items"]["nodes"]) == 500
+
+
+@pytest.mark.parametrize("size", ["1e400", "-1e400", "500.5", "true"])
+async def test_what_is_no_size_is_refused_as_a_variable(size: str) -> None:
+    query = '"query($n: Int) { items(first: $n) { nodes { name } } }"'
+
+    reply = await make_edge().raw(f'{{"query": {query}, "variables": {{"n": {size}}}}}'.encode())
+
+    assert (reply.status, reply.code) == (200, "BAD_USER_INPUT")
+    assert "$n" in reply.error["message"]
+    assert "data" not in reply.json

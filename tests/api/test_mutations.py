@@ -1,10 +1,12 @@
 """What can be done, from a sign-up to a pause: payloads, refusals as data, and that a refusal changed nothing."""
 
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
 import pytest
+from redis.asyncio import Redis
 
 from api.node_ids import node_id
 from app.accounts.principals import AccountPrincipal, Principal
@@ -13,6 +15,8 @@ from app.errors import Unauthenticated
 from app.exchange.assets import AssetStatus
 from app.exchange.orders import Side
 from app.exchange.settlement import Settlement
+from app.local.valkey import EmbeddedValkey
+from app.ratelimit import RateLimited, RateLimiter
 from app.settings import Environment
 from tests.api.harness import Answer, Api
 from tests.conftest import ADMIN_PASSWORD, make_settings
@@ -20,6 +24,8 @@ from tests.factories import new_account, new_admin, new_asset, place_order, set_
 
 _numbers = count(1)
 PASSWORD = "a long enough password"
+CLIENT_IP = "127.0.0.1"
+"""Where the harness's requests come from."""
 
 SESSION = "session { token expiresAt } viewer { email } userErrors { __typename code field message }"
 SIGN_UP = f"""
@@ -78,6 +84,58 @@ async def test_what_signing_up_refuses_is_data(api: Api) -> None:
     )
     assert await refused(LOG_IN, "logIn", email=email, password="wrong" + PASSWORD) == general("INVALID_CREDENTIALS")
     assert await refused(LOG_IN, "logIn", email=new_email(), password=PASSWORD) == general("INVALID_CREDENTIALS")
+
+
+@pytest.fixture
+async def counted(api: Api, valkey: EmbeddedValkey) -> AsyncIterator[Api]:
+    """The API with a limit of two log-ins a minute, none of which has been used."""
+    redis: Redis = Redis.from_url(valkey.url)
+    await redis.delete(f"megatron:rate:log-in:ip:{CLIENT_IP}")
+    settings = make_settings(rate_limits=True, redis_url=valkey.url, rate_limit_log_in_minute=2)
+    yield Api(replace(api.services, rate_limiter=RateLimiter(redis, settings)))
+    await redis.delete(f"megatron:rate:log-in:ip:{CLIENT_IP}")
+    await redis.aclose()
+
+
+async def test_log_ins_are_counted_by_the_address_meant_however_it_is_spelled(counted: Api) -> None:
+    email = new_email()
+    full_width = "".join(chr(ord(c) + 0xFEE0) if c.isalnum() else c for c in email).upper()
+    elsewhere = f"2001:db8:{next(_numbers):x}::1"
+    for spelling in (email, f" {full_width} "):
+        answer = await counted.data(LOG_IN, {"email": spelling, "password": PASSWORD})
+        assert [error["code"] for error in answer["logIn"]["userErrors"]] == ["INVALID_CREDENTIALS"]
+
+    await counted.services.rate_limiter.log_in(client_ip=elsewhere, identity=new_email())
+    with pytest.raises(RateLimited, match="2 log-ins a minute under this name are allowed"):
+        await counted.services.rate_limiter.log_in(client_ip=elsewhere, identity=email)
+    with pytest.raises(RateLimited):
+        await counted.data(LOG_IN, {"email": new_email(), "password": PASSWORD})
+
+
+async def test_what_is_no_email_counts_by_what_was_written(counted: Api) -> None:
+    written = f"nobody {next(_numbers)}"
+    for _ in range(2):
+        await counted.data(LOG_IN, {"email": written, "password": PASSWORD})
+
+    with pytest.raises(RateLimited, match="under this name"):
+        await counted.services.rate_limiter.log_in(client_ip=f"2001:db8:{next(_numbers):x}::1", identity=written)
+
+
+async def test_an_admin_is_not_locked_out_by_those_who_try_the_name_elsewhere(counted: Api) -> None:
+    mutation = """mutation { adminLogIn(input: { name: "admin", password: "%s" }) {
+      session { token } userErrors { code } } }"""
+    limiter = counted.services.rate_limiter
+    elsewhere = f"2001:db8:{next(_numbers):x}::1"
+    for _ in range(2):
+        await limiter.admin_log_in(client_ip=elsewhere, name="admin")
+    with pytest.raises(RateLimited):
+        await limiter.admin_log_in(client_ip=elsewhere, name="admin")
+
+    wrong = (await counted.data(mutation % "wrong"))["adminLogIn"]
+    assert wrong == {"session": None, "userErrors": [{"code": "INVALID_CREDENTIALS"}]}
+    assert (await counted.data(mutation % ADMIN_PASSWORD))["adminLogIn"]["session"]["token"].startswith("mga_")
+    with pytest.raises(RateLimited):
+        await counted.data(mutation % ADMIN_PASSWORD)
 
 
 async def test_an_admin_logs_in_and_out(api: Api) -> None:

@@ -97,10 +97,25 @@ async def test_any_number_of_positions_takes_four_statements(
 ) -> None:
     trader, _ = await busy(database, settlement, assets)
 
-    # the account, the positions, their assets, the replays
+    # the account, which positions, these with their assets, the replays
     answer = await api.data(POSITIONS, principal=trader)
     assert len(answer["viewer"]["positions"]["nodes"]) == assets
     assert len(api.statements) == 4
+
+
+async def test_a_position_and_its_asset_come_from_one_statement(
+    api: Api, database: Database, settlement: Settlement
+) -> None:
+    trader, [asset_id] = await busy(database, settlement, 1)
+    query = (
+        """query ($asset: ID!) { viewer { position(assetId: $asset) { shares liquidationValue asset { supply } } } }"""
+    )
+
+    answer = await api.data(query, {"asset": node_id("Asset", asset_id)}, principal=trader)
+    assert answer["viewer"]["position"]["shares"] == answer["viewer"]["position"]["asset"]["supply"] == "1"
+    # the account, the position with its asset
+    assert len(api.statements) == 2
+    assert [("positions" in sql, "assets" in sql) for sql in api.statements] == [(False, False), (True, True)]
 
 
 async def test_a_portfolio_takes_two_statements_of_one_snapshot(

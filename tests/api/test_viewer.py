@@ -1,13 +1,16 @@
 """What an account sees of its own: money, positions, orders, fills, the ledger, keys and requests."""
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from api.node_ids import encode_ref, node_id
-from app.db import Database
+from app.db import Connection, Database
 from app.exchange.orders import Side
 from app.exchange.settlement import Settlement
 from app.ledger.currencies import Currency
-from tests.api.harness import Api
+from tests.api.harness import Api, CountingDatabase
 from tests.factories import load_asset, new_account, new_asset, order_request, place_order
 
 
@@ -94,6 +97,44 @@ async def test_a_position_from_its_first_share_to_its_last(
         },
         usdt,
     ]  # fmt: skip
+
+
+class InterruptedDatabase(CountingDatabase):
+    """Lets `step` happen once, right after the statement that has read which positions there are."""
+
+    def __init__(self, shared: Database, step: Callable[[], Awaitable[object]]) -> None:
+        super().__init__(shared)
+        self._step: Callable[[], Awaitable[object]] | None = step
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        async with super().acquire() as connection:
+            yield connection
+        if self._step is not None and "FROM positions" in self.statements[-1]:
+            step, self._step = self._step, None
+            await step()
+
+
+async def test_positions_are_valued_at_one_moment_while_their_owner_trades(
+    api: Api, database: Database, settlement: Settlement
+) -> None:
+    trader = await new_account(database, usdc="1000")
+    asset_id = await new_asset(database, fee_rate="0.01")
+    await place_order(settlement, trader, asset_id, shares="100")
+
+    async def sell() -> None:
+        await place_order(settlement, trader, asset_id, Side.SELL, shares="40")
+
+    interrupted = Api(replace(api.services, database=InterruptedDatabase(database, sell)))
+    query = """{ viewer { positions { nodes {
+      shares costBasis marketValue liquidationValue unrealizedPnl realizedPnl asset { supply tradeSeq } } } } }"""
+    (shown,) = (await interrupted.data(query, principal=trader))["viewer"]["positions"]["nodes"]
+
+    assert shown == {
+        "shares": "60", "costBasis": "75.75", "marketValue": "78", "liquidationValue": "68.31",
+        "unrealizedPnl": "2.25", "realizedPnl": "4.94", "asset": {"supply": "60", "tradeSeq": 2},
+    }  # fmt: skip
+    assert (await api.data(query, principal=trader))["viewer"]["positions"]["nodes"] == [shown]
 
 
 async def test_currencies_are_never_added_up(api: Api, database: Database, settlement: Settlement) -> None:

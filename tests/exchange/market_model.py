@@ -75,11 +75,13 @@ class Holding:
         self.shares += deal.shares
         self.cost_basis += deal.cost
 
+    def basis(self, shares: Fraction) -> Fraction:
+        """What `shares` of those held cost, by the average; all of them, all of it."""
+        return self.cost_basis if shares == self.shares else down(self.cost_basis * shares / self.shares, MONEY)
+
     def sold(self, deal: Deal, day: date) -> None:
         """Take a sale out."""
-        basis = down(self.cost_basis * deal.shares / self.shares, MONEY)
-        if deal.shares == self.shares:
-            basis = self.cost_basis
+        basis = self.basis(deal.shares)
         self.redeemed = self.redeemed_at(day) + deal.gross
         self.redeemed_on = day
         self.shares -= deal.shares
@@ -220,6 +222,9 @@ class MarketModel:
         account = self.accounts[asked.account]
         holding = account.holding(asked.asset)
         if asked.side == "SELL":
+            profit = holding.realized_pnl + deal.proceeds - holding.basis(deal.shares)
+            if not -MAX_RECORDED <= profit <= MAX_RECORDED or asset.surplus + deal.fee > MAX_RECORDED:
+                return rejected("INVALID_INPUT")
             limit = MAX_RECORDED if asset.max_redemption_per_day is None else asset.max_redemption_per_day
             today = now.astimezone(UTC).date()
             redeemed = holding.redeemed_at(today)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,10 @@ from app.exchange.assets import AssetStatus
 from app.exchange.curve import Amounts, Curve, required_reserve
 from app.exchange.decide import Conditions, Funds, Holding, Market, apply, basis_of, decide, walk
 from app.exchange.orders import OrderRequest, Side
-from app.money import MONEY_BALANCE_MAX
+from app.money import MONEY_BALANCE_MAX, shares_text
+from tests.exchange.market_model import Asked, MarketModel, ModelAccount, ModelAsset
+from tests.exchange.market_model import Holding as ModelHolding
+from tests.exchange.model import MONEY, PRICE, RATE, SHARE, SLOPE, Deal, ExactCurve
 from tests.factories import order_request
 
 BILLION = 10**9
@@ -195,6 +199,71 @@ def test_no_recorded_figure_outgrows_its_column() -> None:
     assert verdict(order(), holding=Holding(10 * BILLION, MONEY_BALANCE_MAX - 1_057_763)) == (
         Amounts(BILLION, 1_052_500, 5_263),
     )
+
+
+def test_no_sale_takes_the_realised_profit_beyond_its_column() -> None:
+    """It sells for 1.042262 after fees; a tenth of the basis of 10.30125 goes out: 0.012137 are gained."""
+    sold = (Amounts(BILLION, 1_047_500, 5_238),)
+    fits = Holding(10 * BILLION, 10_301_250, MONEY_BALANCE_MAX - 12_137)
+    assert verdict(order(Side.SELL), holding=fits) == sold
+    met = refusal(order(Side.SELL), holding=replace(fits, realized_pnl=MONEY_BALANCE_MAX - 12_136))
+    assert (met.code, met.field, met.message) == (
+        ErrorCode.INVALID_INPUT,
+        ("input", "shares"),
+        "The trade would take a figure above 9000000000000 USDC, the most that can be recorded; trade less.",
+    )
+    # A basis of 20 loses 0.957738.
+    losing = Holding(10 * BILLION, 20_000_000, -MONEY_BALANCE_MAX + 957_738)
+    assert verdict(order(Side.SELL), holding=losing) == sold
+    beyond = replace(losing, realized_pnl=-MONEY_BALANCE_MAX + 957_737)
+    assert refusal(order(Side.SELL), holding=beyond).code is ErrorCode.INVALID_INPUT
+
+
+def test_no_sale_takes_the_surplus_beyond_its_column() -> None:
+    full = market(surplus=MONEY_BALANCE_MAX - 5_238)
+    assert verdict(order(Side.SELL), at=full) == (Amounts(BILLION, 1_047_500, 5_238),)
+    met = refusal(order(Side.SELL), at=market(surplus=MONEY_BALANCE_MAX - 5_237))
+    assert (met.code, met.field) == (ErrorCode.INVALID_INPUT, ("input", "shares"))
+
+
+def test_what_cannot_be_recorded_is_told_before_the_days_limit() -> None:
+    at, holding = market(max_redemption_per_day=1), Holding(10 * BILLION, 0, MONEY_BALANCE_MAX)
+    assert refusal(order(Side.SELL), at=at, holding=holding).code is ErrorCode.INVALID_INPUT
+    assert refusal(order(Side.SELL), at=at).code is ErrorCode.REDEMPTION_LIMIT
+
+
+NEAR_THE_END = st.one_of(
+    st.integers(0, 3 * MILLION).map(lambda short: MONEY_BALANCE_MAX - short), st.integers(0, 3 * MILLION)
+)
+
+
+@given(
+    side=st.sampled_from(list(Side)),
+    shares=st.integers(10**7, 10 * BILLION),
+    basis=NEAR_THE_END,
+    profit=st.one_of(NEAR_THE_END, NEAR_THE_END.map(lambda end: -end)),
+    surplus=NEAR_THE_END,
+    redeemed=NEAR_THE_END,
+)
+def test_the_exact_model_draws_the_ends_of_the_columns_at_the_same_place(
+    *, side: Side, shares: int, basis: int, profit: int, surplus: int, redeemed: int
+) -> None:
+    curve = ExactCurve(CURVE.base_price * PRICE, CURVE.slope * SLOPE, CURVE.fee_rate * RATE)
+    asset = ModelAsset(curve, "USDC", supply=Fraction(10), surplus=surplus * MONEY, backing=Fraction(41, 4))
+    held = ModelHolding(Fraction(10), basis * MONEY, profit * MONEY, NOW.date(), redeemed * MONEY)
+    model = MarketModel({"RAIN": asset}, {"ann": ModelAccount({"USDC": Fraction(1000)}, holdings={"RAIN": held})})
+    expected = model.place(Asked("ann", "RAIN", "key", side.value, shares=shares * SHARE), NOW)
+
+    decided = verdict(
+        order(side, shares=shares_text(shares)),
+        at=market(surplus=surplus),
+        holding=Holding(10 * BILLION, basis, profit, NOW.date(), redeemed),
+    )
+    if isinstance(decided, Refusal):
+        assert (expected.status, expected.code) == ("REJECTED", decided.code.value)
+    else:
+        (amounts,) = decided
+        assert expected.deal == Deal(amounts.shares * SHARE, amounts.gross * MONEY, amounts.fee * MONEY)
 
 
 def test_what_is_redeemed_in_a_day_never_outgrows_its_column() -> None:

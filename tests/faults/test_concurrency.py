@@ -286,7 +286,7 @@ async def _expect_nothing_wrong(ledger: Ledger, database_url: str) -> None:
     assert told_orders(ledger.orders) == stored
     filled = sum(1 for order in stored.values() if order.status == "FILLED")
     assert await count(database_url, "SELECT count(*) FROM trades") == filled
-    assert filled > len(stored) // 3, "the mix hardly trades: it would show nothing"
+    assert filled > len(stored) // 5, "the mix hardly trades: it would show nothing"
 
 
 async def test_clients_of_two_processes_mix_all_money_mutations(

@@ -124,11 +124,21 @@ CHECKS = [
     of("assets", "assets_base_price_range", "base_price = 999999, supply = 0", "base_price = 1e21 + 1, supply = 0"),
     of("assets", "assets_slope_range", "slope = 0", "slope = 1e24 + 1, supply = 0"),
     of("assets", "assets_fee_rate_range", "fee_rate = -1", "fee_rate = 100000001"),
-    of("assets", "assets_min_notional_range", "min_notional = 0"),
-    of("assets", "assets_max_shares_per_account_range", "max_shares_per_account = 0"),
-    of("assets", "assets_max_redemption_per_day_range", "max_redemption_per_day = 0"),
+    of("assets", "assets_min_notional_range", "min_notional = 0", "min_notional = 1e18 + 1"),
+    of(
+        "assets",
+        "assets_max_shares_per_account_range",
+        "max_shares_per_account = 0",
+        "max_shares_per_account = 1e24 + 1",
+    ),
+    of(
+        "assets",
+        "assets_max_redemption_per_day_range",
+        "max_redemption_per_day = 0",
+        "max_redemption_per_day = 1e18 + 1",
+    ),
     of("assets", "assets_fundamental_weight_range", "fundamental_weight = 0", "fundamental_weight = 1000000001"),
-    of("assets", "assets_volume_scale_range", "volume_scale = 0"),
+    of("assets", "assets_volume_scale_range", "volume_scale = 0", "volume_scale = 1e18 + 1"),
     of(
         "assets", "assets_volume_half_life_range", "volume_half_life_seconds = 0", "volume_half_life_seconds = 31536001"
     ),
@@ -158,6 +168,14 @@ CHECKS = [
     of("orders", "orders_one_size", "shares = NULL, amount = NULL", "shares = 1e24, amount = 1000000000000"),
     of(
         "orders",
+        "orders_size_range",
+        "shares = 0, filled_shares = 0",
+        "shares = 1e24 + 1",
+        "shares = NULL, amount = 0, gross = 0, fee = 0",
+        "shares = NULL, amount = 1e18 + 1",
+    ),
+    of(
+        "orders",
         "orders_client_order_id",
         "client_order_id = ''",
         "client_order_id = repeat('x', 65)",
@@ -174,6 +192,12 @@ CHECKS = [
     of("orders", "orders_rejected_fills_nothing", "status = 'REJECTED', refusal = '{}'"),
     of_facts("trades", "trades_side", {"side": "'LEND'", "seq": "1000"}),
     of_facts("trades", "trades_positive", {"seq": "0"}, {"shares": "0"}, {"gross": "0"}, {"fee": "-1"}),
+    of_facts(
+        "trades",
+        "trades_money_range",
+        {"gross": "1e18", "fee": "1", "seq": "1000"},
+        {"gross": "1", "fee": "1e18", "side": "'BUY'", "seq": "1000"},
+    ),
     of_facts("trades", "trades_seller_gets_something", {"side": "'SELL'", "gross": "1", "fee": "1", "seq": "1000"}),
     of_facts("trades", "trades_after_not_negative", {"supply_after": "-1"}, {"market_after": "0"}),
     of("positions", "positions_not_negative", "shares = -1, cost_basis = 0", "cost_basis = -1", "redeemed = -1"),
@@ -183,3 +207,17 @@ CHECKS = [
     ),
     of("series_replays", "series_replays_speed_positive", "speed = 0"),
 ]
+
+ALLOWED = (
+    "UPDATE assets SET min_notional = 1, max_shares_per_account = 1, max_redemption_per_day = 1, volume_scale = 1",
+    "UPDATE assets SET min_notional = 1e18, max_shares_per_account = 1e24, max_redemption_per_day = 1e18,"
+    " volume_scale = 1e18",
+    "UPDATE assets SET max_shares_per_account = NULL, max_redemption_per_day = NULL",
+    "UPDATE orders SET shares = 1, amount = NULL, filled_shares = 0",
+    "UPDATE orders SET shares = 1e24, amount = NULL",
+    "UPDATE orders SET shares = NULL, amount = 1, gross = 0, fee = 0",
+    "UPDATE orders SET shares = NULL, amount = 1e18",
+    _copy("trades", {"side": "'BUY'", "gross": "1e18 - 1", "fee": "1", "seq": "1000"}),
+    _copy("trades", {"side": "'BUY'", "gross": "1", "fee": "0", "seq": "1001"}),
+)
+"""What stands at the very ends of a range."""

@@ -12,7 +12,7 @@ from tortoise.migrations.autodetector import MigrationAutodetector
 from app.db import TORTOISE_ORM, Connection
 from models import __all__ as model_names
 from tests.ledger.conftest import Past
-from tests.ledger.schema import CHECKS, FACTS, FOREIGN_KEYS, INDEXES, TRIGGERS, UNDELETABLE, UNIQUE, Check
+from tests.ledger.schema import ALLOWED, CHECKS, FACTS, FOREIGN_KEYS, INDEXES, TRIGGERS, UNDELETABLE, UNIQUE, Check
 
 OURS = "connamespace = 'public'::regnamespace AND conrelid <> 'tortoise_migrations'::regclass"
 PLATFORM = "id IN (SELECT id FROM ledger_accounts WHERE account_id IS NULL AND asset_id IS NULL AND currency = 'USDC')"
@@ -109,6 +109,14 @@ async def test_a_check_refuses_the_rows_that_break_it(connection: Connection, ch
     for statement in check.broken_by:
         async with refused(connection, check.name):
             await connection.execute(statement)
+
+
+@pytest.mark.parametrize("statement", ALLOWED)
+async def test_the_ends_of_a_range_are_inside_it(connection: Connection, statement: str) -> None:
+    command, *_, rows = (await connection.execute(statement)).split()
+
+    assert command in ("INSERT", "UPDATE")
+    assert int(rows) >= 1
 
 
 async def test_the_backing_may_be_what_the_curve_requires_and_not_a_unit_less(connection: Connection) -> None:
