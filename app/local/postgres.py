@@ -28,7 +28,16 @@ from app.local.places import (
     socket_folder,
     unprivileged_account,
 )
-from app.local.process import Account, Command, end_foreign, last_lines, run, spawn, start_token, wait_until
+from app.local.process import (
+    Account,
+    Command,
+    end_foreign,
+    last_lines,
+    run,
+    start_and_wait,
+    start_token,
+    stop_stepwise,
+)
 
 MAJOR: Final = "18"
 USER: Final = "megatron"
@@ -218,24 +227,15 @@ class EmbeddedPostgres:
         """
         self.prepare()
         self.initialise()
-        with self.log.open("ab") as output:
-            process = self._process = spawn(self.command(), output=output)
-        if not wait_until(lambda: self.is_ready() or process.poll() is not None, timeout_s=READY_SECONDS) or (
-            process.poll() is not None
-        ):
+        self._process = start_and_wait(self.command(), log=self.log, is_ready=self.is_ready, timeout_s=READY_SECONDS)
+        if not self.is_ready():
             self.stop()
             raise PostgresError("\n".join([f"PostgreSQL did not start ({self.log}):", *last_lines(self.log)]))
 
     def stop(self) -> None:
         """Stop the server within five seconds, cleanly if it can, and remove its sockets."""
         if self._process is not None:
-            for number, patience_s in STOP_STEPS:
-                if self._process.poll() is None:
-                    self._process.send_signal(number)
-                    try:
-                        self._process.wait(patience_s)
-                    except subprocess.TimeoutExpired:
-                        continue
+            stop_stepwise(self._process, STOP_STEPS)
             self._process = None
         self.clean_up()
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -133,6 +134,26 @@ def end_foreign(pid: int, token: str, *, steps: tuple[tuple[signal.Signals, floa
         if wait_until(gone, timeout_s=patience_s):
             return True
     return gone()
+
+
+def start_and_wait(
+    command: Command, *, log: Path, is_ready: Callable[[], bool], timeout_s: float
+) -> subprocess.Popen[bytes]:
+    """Start a server and wait until it is ready or has ended, or time is up; its output goes to the end of `log`."""
+    with log.open("ab") as output:
+        process = spawn(command, output=output)
+    wait_until(lambda: is_ready() or process.poll() is not None, timeout_s=timeout_s)
+    return process
+
+
+def stop_stepwise(process: subprocess.Popen[bytes], steps: tuple[tuple[signal.Signals, float], ...]) -> None:
+    """Send one signal after the other, giving each its seconds, until the process has ended."""
+    for number, patience_s in steps:
+        if process.poll() is not None:
+            return
+        process.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience_s)
 
 
 def last_lines(log: Path, *, count: int = 15, bytes_max: int = 16_384) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from app.local.places import RuntimeFolder, private_folder, socket_folder
-from app.local.process import Command, last_lines, spawn, wait_until
+from app.local.process import Command, last_lines, start_and_wait, stop_stepwise
 
 READY_SECONDS: Final = 30.0
 STOP_STEPS: Final = ((signal.SIGTERM, 2.0), (signal.SIGKILL, 1.0))
@@ -111,24 +111,15 @@ class EmbeddedValkey:
         The server ends when the calling thread ends. Raises `ValkeyError` with the last lines of the log.
         """
         self.prepare()
-        with self.log.open("ab") as output:
-            process = self._process = spawn(self.command(), output=output)
-        if not wait_until(lambda: self.is_ready() or process.poll() is not None, timeout_s=READY_SECONDS) or (
-            process.poll() is not None
-        ):
+        self._process = start_and_wait(self.command(), log=self.log, is_ready=self.is_ready, timeout_s=READY_SECONDS)
+        if not self.is_ready():
             self.stop()
             raise ValkeyError("\n".join([f"Valkey did not start ({self.log}):", *last_lines(self.log)]))
 
     def stop(self) -> None:
         """Stop the server within three seconds."""
         if self._process is not None:
-            for number, patience_s in STOP_STEPS:
-                if self._process.poll() is None:
-                    self._process.send_signal(number)
-                    try:
-                        self._process.wait(patience_s)
-                    except subprocess.TimeoutExpired:
-                        continue
+            stop_stepwise(self._process, STOP_STEPS)
             self._process = None
         self.clean_up()
 
