@@ -16,6 +16,13 @@ def install(servers: Servers) -> None:
     subprocess.run([servers.postgres.programs / "psql", "-X", "-q", "-d", servers.postgres.dsn, "-f", SQL], check=True)
 
 
+def analyse(servers: Servers) -> None:
+    """Let the planner know the tables: plans made for empty ones would cripple the peer until autovacuum came."""
+    subprocess.run(
+        [servers.postgres.programs / "psql", "-X", "-q", "-d", servers.postgres.dsn, "-c", "VACUUM ANALYZE"], check=True
+    )
+
+
 def trades_per_second(servers: Servers, traders: list[Trader], *, asset_id: int, seconds: int) -> float:
     """Run pgbench and return its transactions per second."""
     first = traders[0].principal
