@@ -43,7 +43,7 @@ async def compare(
     hot = [await new_asset(database, f"{tag}{name}") for name in ("PEER", "ALONE", "HTTP")]
     peer.trades_per_second(running, traders, asset_id=hot[0], seconds=1)
     await settlement.trades_per_second(database, traders, asset_id=hot[1], waiting=200, total=1_000)
-    peer.analyse(running)
+    peer.settle_down(running)
     for round_number in range(size.rounds):
         progress(f"round {round_number + 1} of {size.rounds}: peer, settlement, HTTP")
         rates[0].append(peer.trades_per_second(running, traders, asset_id=hot[0], seconds=size.peer_seconds))
