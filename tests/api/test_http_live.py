@@ -163,7 +163,8 @@ def test_a_mutation_runs_to_its_end_when_its_client_has_gone(live_api: LiveApi, 
         )
         with connect(live_api) as connection:
             connection.sendall(head.encode() + body)
-        wait_until(lambda number=number: status_of(trader, f"gone-{number}") == "FILLED", seconds=10)  # type: ignore[misc]
+        wait_until(lambda number=number: status_of(trader, f"gone-{number}") is not None, seconds=10)  # type: ignore[misc]
+        assert status_of(trader, f"gone-{number}") == "FILLED"
 
 
 def status_of(trader: Trader, key: str) -> str | None:

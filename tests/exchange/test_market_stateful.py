@@ -294,16 +294,16 @@ async def machine(postgres: EmbeddedPostgres) -> type[MarketMachine]:
     return MarketMachine
 
 
-def run_machine(machine: type[MarketMachine], profile: settings) -> None:
+def check_machine(machine: type[MarketMachine], profile: settings) -> None:
     number = int(os.environ.get("HYPOTHESIS_SEED", random.getrandbits(32)))
     sys.stdout.write(f"HYPOTHESIS_SEED={number}\n")
     run_state_machine_as_test(seed(number)(machine), settings=profile)
 
 
 def test_the_market_is_the_model(machine: type[MarketMachine]) -> None:
-    run_machine(machine, SHORT)
+    check_machine(machine, SHORT)
 
 
 @pytest.mark.soak
 def test_the_market_is_the_model_for_long(machine: type[MarketMachine]) -> None:
-    run_machine(machine, LONG)
+    check_machine(machine, LONG)

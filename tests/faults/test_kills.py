@@ -126,7 +126,7 @@ def _more(flow: Flow, orders: int) -> Callable[[], bool]:
     return lambda: len(flow.acknowledged) >= least
 
 
-async def _survive(machines: tuple[MortalPostgres, list[MortalApi]], *, times: int, say: Say) -> None:
+async def _check_survival(machines: tuple[MortalPostgres, list[MortalApi]], *, times: int, say: Say) -> None:
     server, apis = machines
     seed = secrets.randbits(32)
     say(f"seed {seed}")
@@ -155,11 +155,11 @@ async def _survive(machines: tuple[MortalPostgres, list[MortalApi]], *, times: i
 
 
 async def test_what_was_acknowledged_survives_kills(machines: tuple[MortalPostgres, list[MortalApi]], say: Say) -> None:
-    await _survive(machines, times=2, say=say)
+    await _check_survival(machines, times=2, say=say)
 
 
 @pytest.mark.soak
 async def test_what_was_acknowledged_survives_ten_kills(
     machines: tuple[MortalPostgres, list[MortalApi]], say: Say
 ) -> None:
-    await _survive(machines, times=10, say=say)
+    await _check_survival(machines, times=10, say=say)

@@ -137,7 +137,7 @@ async def _expect_each_once(todo: list[Operation], database_url: str) -> None:
     assert (await audited(database_url)).findings == []
 
 
-async def _test(apis: tuple[LiveApi, LiveApi], *, count: int, say: Say) -> None:
+async def _check_each_happens_once(apis: tuple[LiveApi, LiveApi], *, count: int, say: Say) -> None:
     seed = secrets.randbits(32)
     say(f"seed {seed}")
     todo = await _retried(apis, count=count, seed=seed)
@@ -149,11 +149,11 @@ async def _test(apis: tuple[LiveApi, LiveApi], *, count: int, say: Say) -> None:
 
 
 async def test_operations_sent_several_times_at_once_happen_once(two_apis: tuple[LiveApi, LiveApi], say: Say) -> None:
-    await _test(two_apis, count=150, say=say)
+    await _check_each_happens_once(two_apis, count=150, say=say)
 
 
 @pytest.mark.soak
 async def test_2000_operations_sent_several_times_at_once_happen_once(
     two_apis: tuple[LiveApi, LiveApi], say: Say
 ) -> None:
-    await _test(two_apis, count=2_000, say=say)
+    await _check_each_happens_once(two_apis, count=2_000, say=say)

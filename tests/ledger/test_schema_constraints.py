@@ -33,7 +33,7 @@ async def connection(past: Past) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def refused(connection: Connection, constraint: str) -> AsyncIterator[None]:
+async def expect_refused(connection: Connection, constraint: str) -> AsyncIterator[None]:
     """What happens inside must break `constraint`, and leave nothing behind."""
     with pytest.raises(asyncpg.IntegrityConstraintViolationError) as error:
         async with connection.transaction():
@@ -107,7 +107,7 @@ async def test_money_and_shares_are_exact_whole_numbers(connection: Connection) 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
 async def test_a_check_refuses_the_rows_that_break_it(connection: Connection, check: Check) -> None:
     for statement in check.broken_by:
-        async with refused(connection, check.name):
+        async with expect_refused(connection, check.name):
             await connection.execute(statement)
 
 
@@ -128,7 +128,7 @@ async def test_the_backing_may_be_what_the_curve_requires_and_not_a_unit_less(co
     required = -(-exact // (2 * 10**30))
     assert required > 0
     set_backing = "UPDATE assets SET backing = $2 WHERE id = $1"
-    async with refused(connection, "assets_backing_covers_curve"):
+    async with expect_refused(connection, "assets_backing_covers_curve"):
         await connection.execute(set_backing, row["id"], required - 1)
     await connection.execute(set_backing, row["id"], required)
     assert await connection.fetchval("SELECT backing FROM assets WHERE id = $1", row["id"]) == required
@@ -176,26 +176,26 @@ async def test_a_transfer_that_sums_to_zero_is_written(connection: Connection) -
 
 async def test_a_transfer_that_does_not_sum_to_zero_is_refused(connection: Connection) -> None:
     development, treasury = await ledger_accounts(connection, "USDC")
-    async with refused(connection, "entries_balance"):
+    async with expect_refused(connection, "entries_balance"):
         await post(connection, [(development, -5), (treasury, 6)], entry_count=2)
 
 
 async def test_two_currencies_do_not_make_up_for_one_another(connection: Connection) -> None:
     development, _ = await ledger_accounts(connection, "USDC")
     _, treasury = await ledger_accounts(connection, "USDT")
-    async with refused(connection, "entries_balance"):
+    async with expect_refused(connection, "entries_balance"):
         await post(connection, [(development, -5), (treasury, 5)], entry_count=2)
 
 
 async def test_an_entry_of_no_ledger_account_is_refused(connection: Connection) -> None:
     development, _ = await ledger_accounts(connection, "USDC")
-    async with refused(connection, "entries_balance"):
+    async with expect_refused(connection, "entries_balance"):
         await post(connection, [(development, -5), (987654321, 5)], entry_count=2)
 
 
 async def test_an_entry_under_another_owner_is_refused(connection: Connection) -> None:
     development, treasury = await ledger_accounts(connection, "USDC")
-    async with refused(connection, "entries_balance"):
+    async with expect_refused(connection, "entries_balance"):
         await connection.execute(
             "WITH t AS (INSERT INTO transfers (reason, entry_count, at) VALUES ('DEV_FUND', 2, now()) RETURNING id)"
             " INSERT INTO entries (transfer_id, ledger_account_id, account_id, version, amount, balance_after)"
@@ -211,40 +211,40 @@ async def test_a_transfer_with_other_than_the_announced_entries_is_refused(
     connection: Connection, announced: int
 ) -> None:
     development, treasury = await ledger_accounts(connection, "USDC")
-    async with refused(connection, "entries_complete"):
+    async with expect_refused(connection, "entries_complete"):
         await post(connection, [(development, -5), (treasury, 5)], entry_count=announced)
 
 
 async def test_entries_of_no_transfer_are_refused(connection: Connection) -> None:
     development, treasury = await ledger_accounts(connection, "USDC")
-    async with refused(connection, "entries_complete"):
+    async with expect_refused(connection, "entries_complete"):
         await post(connection, [(development, -5), (treasury, 5)], entry_count=2, transfer_id=987654321)
 
 
 async def test_a_single_entry_in_a_second_statement_is_refused(connection: Connection) -> None:
     development, treasury = await ledger_accounts(connection, "USDC")
     transfer_id = await post(connection, [(development, -5), (treasury, 5)], entry_count=2)
-    async with refused(connection, "entries_balance"):
+    async with expect_refused(connection, "entries_balance"):
         await post(connection, [(treasury, 1)], entry_count=2, transfer_id=transfer_id)
 
 
 async def test_balanced_entries_for_a_transfer_that_has_its_entries_are_refused(connection: Connection) -> None:
     development, treasury = await ledger_accounts(connection, "USDC")
     committed = await connection.fetchval("SELECT min(id) FROM transfers WHERE entry_count = 2")
-    async with refused(connection, "entries_complete"):
+    async with expect_refused(connection, "entries_complete"):
         await post(connection, [(development, -5), (treasury, 5)], entry_count=2, transfer_id=committed)
 
 
 async def test_not_even_the_same_transaction_may_add_balanced_entries(connection: Connection) -> None:
     development, treasury = await ledger_accounts(connection, "USDC")
     transfer_id = await post(connection, [(development, -5), (treasury, 5)], entry_count=2)
-    async with refused(connection, "entries_complete"):
+    async with expect_refused(connection, "entries_complete"):
         await post(connection, [(development, -5), (treasury, 5)], entry_count=2, transfer_id=transfer_id)
 
 
 async def test_a_balance_that_may_not_be_negative_stays_so(connection: Connection) -> None:
     for kind, balance in (("AVAILABLE", -1), ("BACKING", -1), ("ISSUED", 1), ("CUSTODY", 1), ("DEVELOPMENT", 1)):
-        async with refused(connection, "ledger_accounts_sign"):
+        async with expect_refused(connection, "ledger_accounts_sign"):
             await connection.execute(
                 "UPDATE ledger_accounts SET balance = $2"
                 " WHERE id = (SELECT min(id) FROM ledger_accounts WHERE kind = $1)",
