@@ -8,6 +8,7 @@ import pytest
 
 from app.local import node
 from app.local.node import BuildError, NodeTools, build_playground, find_node, install_packages, is_built, is_supported
+from tests.conftest import wait_until
 
 FAKE_NODE = """#!/bin/sh
 case "$1" in
@@ -200,12 +201,23 @@ def test_a_build_that_hangs_is_ended_with_all_that_it_started(
         build_playground(tools=tools, web=web, say=lambda _: None)
 
     child = int((web / "child").read_text())
-    state = Path(f"/proc/{child}/stat")
+    # The kernel ends a killed process in its own time.
+    wait_until(lambda: has_ended(child), seconds=10)
+    assert has_ended(child)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether the process is gone, or only its exit status is left."""
     if Path("/proc/self").exists():
-        assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
-    else:
-        with pytest.raises(ProcessLookupError):
-            os.kill(child, 0)
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 def test_what_the_client_suites_need_stays_installed(web: Path, tools: NodeTools) -> None:
