@@ -67,12 +67,26 @@ class Settings(BaseSettings):
     """Log-ins a minute, by address and by e-mail."""
     rate_limit_sign_up_hour: int = Field(default=30, ge=1)
     """Sign-ups an hour and address."""
+    connections_per_ip: int = Field(default=200, ge=1)
+    """WebSockets and event streams at once, by address and API process."""
+    connections_per_account: int = Field(default=50, ge=1)
+    """The same, by account."""
+    subscriptions_per_connection: int = Field(default=100, ge=1)
+    subscriptions_per_ip: int = Field(default=2_000, ge=1)
+    """Subscriptions at once, by address and API process."""
+    subscriptions_per_account: int = Field(default=500, ge=1)
+    """The same, by account."""
+    connection_init_seconds: int = Field(default=10, ge=1, le=60)
+    """How long a new WebSocket may wait with its connection_init."""
     trusted_proxies: list[str] = Field(default_factory=list)
     """Networks whose X-Forwarded-For counts, JSON list of CIDRs."""
     allowed_origins: list[str] = Field(default_factory=list)
     """Origins of frontends, JSON list such as ["https://app.example"]; the API's own origin is always allowed."""
     allowed_hosts: list[str] = Field(default_factory=lambda: ["localhost", "127.0.0.1", "[::1]"])
     """Host headers that are served, JSON list; "*" serves any."""
+
+    tick_retention_days: int = Field(default=30, ge=1, le=3_650)
+    """How long ticks and candles of a second are kept; longer candles are kept for good."""
 
     demo_traders: bool = True
     """Whether `megatron dev` starts demo traders."""

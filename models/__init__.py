@@ -4,6 +4,7 @@ from models.accounts import Account, ApiKey, AssetRequest, IdempotencyKey, Sessi
 from models.exchange import Asset, Order, Position, Trade
 from models.ledger import Entry, LedgerAccount, Transfer
 from models.platform import AuditEntry, Platform, SeriesReplay
+from models.pricing import OracleEvent, PriceState, PriceWorker, StreamHead
 
 __all__ = [
     "Account",
@@ -14,11 +15,15 @@ __all__ = [
     "Entry",
     "IdempotencyKey",
     "LedgerAccount",
+    "OracleEvent",
     "Order",
     "Platform",
     "Position",
+    "PriceState",
+    "PriceWorker",
     "SeriesReplay",
     "Session",
+    "StreamHead",
     "Trade",
     "Transfer",
 ]
