@@ -81,7 +81,7 @@ class Migration(migrations.Migration):
         ops.CreateModel(
             name="StreamHead",
             fields=[
-                ("stream", fields.TextField(primary_key=True, unique=True, db_index=True)),
+                ("stream", fields.CharField(max_length=32, primary_key=True, unique=True, db_index=True)),
                 ("position", fields.BigIntField(default=0, db_default=0)),
             ],
             options={

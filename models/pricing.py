@@ -61,7 +61,7 @@ class StreamHead(Model):
     """The last position given in a stream. Whoever moves it holds its row until the commit: positions are gapless and
     in commit order."""
 
-    stream = fields.TextField(primary_key=True, generated=False)
+    stream = fields.CharField(max_length=32, primary_key=True, generated=False)
     position = fields.BigIntField(default=0, db_default=0)
 
     class Meta:
