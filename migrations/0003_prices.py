@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
         ops.CreateModel(
             name="PriceState",
             fields=[
-                ("asset_id", fields.BigIntField(primary_key=True, unique=True, db_index=True)),
+                ("asset_id", fields.BigIntField(generated=False, primary_key=True, unique=True, db_index=True)),
                 ("owner_id", fields.BigIntField(null=True)),
                 ("seq", fields.BigIntField(default=0, db_default=0)),
                 ("position", fields.BigIntField(default=0, db_default=0)),

@@ -37,3 +37,8 @@ _SECONDS: Final = {
     Interval.H4: 14_400,
     Interval.D1: 86_400,
 }
+
+
+def buckets(interval: Interval, since: int, to: int) -> int:
+    """How many candles of `interval` may begin in [since, to); seconds since 1970."""
+    return max(0, -(-to // interval.seconds) - -(-since // interval.seconds))

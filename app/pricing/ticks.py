@@ -14,6 +14,8 @@ TICKS_STREAM: Final = "megatron:ticks"
 """Redis stream. An entry holds what one transaction wrote: `ticks`, and `trades` for those that a trade caused."""
 TICKS_HEAD: Final = "ticks"
 """The name of the ticks' positions in `stream_heads`."""
+TICKS_DROPPED: Final = "ticks_dropped"
+"""The name in `stream_heads` of the last position that retention has taken away: up to it, ticks may be missing."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -102,7 +104,7 @@ def decode_ticks(data: bytes) -> list[Tick]:
             )
             for row in orjson.loads(data)
         ]
-    except (TypeError, IndexError, KeyError) as error:
+    except (TypeError, IndexError, KeyError, OverflowError) as error:
         raise ValueError(f"no ticks: {data[:80]!r}") from error
 
 
