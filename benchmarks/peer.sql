@@ -1,11 +1,12 @@
 -- The peer: a market buy as one PL/pgSQL call per transaction that writes the same rows as settlement does
--- (order, transfer, five entries, five balances, trade, position, asset) under the same constraints and triggers.
+-- (order, transfer, five entries, five balances, trade, position, asset, account event) under the same constraints and triggers.
 -- Arithmetic in NUMERIC, locks in the same order, the key looked up first, the session checked under the lock.
 CREATE OR REPLACE FUNCTION peer_buy(p_account bigint, p_session bigint, p_asset bigint, p_key text, p_shares numeric)
 RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     a record; s_before numeric; v_gross bigint; v_fee bigint; v_now timestamptz; v_frozen boolean; v_paused boolean;
     v_order bigint; v_transfer bigint; cash record; owned record; backing record; surplus record; issued record;
+    held record; v_position record;
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(1885435251);
     SELECT * INTO a FROM assets WHERE id = p_asset FOR NO KEY UPDATE;
@@ -58,7 +59,15 @@ BEGIN
             round(a.base_price + a.slope * (s_before + p_shares) / 1000000000000000), v_transfer, v_now);
     INSERT INTO positions (account_id, asset_id, shares, cost_basis) VALUES (p_account, p_asset, p_shares, v_gross + v_fee)
     ON CONFLICT (account_id, asset_id) DO UPDATE
-       SET shares = positions.shares + p_shares, cost_basis = positions.cost_basis + v_gross + v_fee;
+       SET shares = positions.shares + p_shares, cost_basis = positions.cost_basis + v_gross + v_fee
+    RETURNING shares, cost_basis, realized_pnl INTO v_position;
+    SELECT * INTO held FROM ledger_accounts
+     WHERE account_id = p_account AND asset_id IS NULL AND currency = a.quote_currency AND kind = 'HELD';
+    INSERT INTO account_events (account_id, seq, at, order_id, transfer_id, currency, available, held, asset_id, shares,
+                                cost_basis, realized_pnl)
+    VALUES (p_account, coalesce((SELECT max(seq) FROM account_events WHERE account_id = p_account), 0) + 1, v_now, v_order,
+            v_transfer, a.quote_currency, cash.balance - v_gross - v_fee, held.balance, p_asset, v_position.shares,
+            v_position.cost_basis, v_position.realized_pnl);
     UPDATE assets SET supply = supply + p_shares, backing = assets.backing + v_gross, surplus = assets.surplus + v_fee,
            trade_seq = trade_seq + 1, last_trade_at = v_now WHERE id = p_asset;
     RETURN v_order;

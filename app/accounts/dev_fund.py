@@ -1,7 +1,8 @@
 """Test funds from nowhere, in development only: a transfer from the platform's DEVELOPMENT account."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from app.accounts.account_events import append_transfer
 from app.accounts.credentials import require_live_account
 from app.accounts.principals import AccountPrincipal
 from app.accounts.profiles import frozen_refusal
@@ -20,6 +21,9 @@ from app.ledger.journal import (
 from app.ledger.locks import lock
 from app.money import MONEY_BALANCE_MAX, MONEY_DECIMALS, MONEY_UNIT, money_text, parse
 
+if TYPE_CHECKING:
+    from app.bus import Bus
+
 AMOUNT_MAX: Final = 10**9 * MONEY_UNIT
 """The most that one call gives, in base units: 10^9 of the currency."""
 
@@ -32,9 +36,11 @@ async def dev_fund(
     amount: str,
     idempotency_key: str,
     development: bool,
+    bus: "Bus | None" = None,
 ) -> KeyedOutcome:
     """Credit `amount` (decimal text, 0.000001 to 10^9) once for each key; the outcome's id is the transfer's.
 
+    `bus` is told of the account's event after the commit; without it readers find the event a little later.
     Raises `Forbidden` where `development` is False; `Refused` for what binds no key: INVALID_INPUT and
     IDEMPOTENCY_KEY_REUSED; `Unauthenticated` when the session or key has ended meanwhile. The outcome's refusal is
     ACCOUNT_FROZEN, or INVALID_INPUT when a balance would outgrow what can be stored.
@@ -52,10 +58,13 @@ async def dev_fund(
             raise Refused(frozen_refusal())
         return await _credit(unit.connection, account_id=account_id, currency=currency, units=units)
 
-    return await run_once(
+    outcome = await run_once(
         unit.connection, owner=account_owner(account_id), mutation="devFund", key=key,
         input_hash=hash_input({"currency": currency.value, "amount": units}), decide=decide,
     )  # fmt: skip
+    if bus is not None and outcome.refusal is None and not outcome.repeated:
+        unit.after_commit(lambda: bus.publish_changes(accounts=[account_id]))
+    return outcome
 
 
 async def _credit(connection: Connection, *, account_id: int, currency: Currency, units: int) -> int:
@@ -76,4 +85,8 @@ async def _credit(connection: Connection, *, account_id: int, currency: Currency
         reason=TransferReason.DEV_FUND, ref=f"Account:{account_id}", legs=[(source, -units), (available, units)]
     )
     await journal.write(connection)
+    await append_transfer(
+        connection, account_id=account_id, at=at, transfer_id=transfer_id, currency=currency,
+        available=available.balance, held=owned + units - available.balance,
+    )  # fmt: skip
     return transfer_id

@@ -19,6 +19,7 @@ from app.admin.asset_input import (
 )
 from app.admin.audit_log import append, checked_reason
 from app.admin.requests import lock_request
+from app.bus import Bus
 from app.db import Connection, Unit
 from app.errors import ErrorCode, quoted, refuse
 from app.exchange.assets import AssetStatus
@@ -29,10 +30,17 @@ from app.money import shares_text
 
 
 async def create_asset(
-    *, unit: Unit, principal: AdminPrincipal, new: NewAsset, request_id: int | None, idempotency_key: str
+    *,
+    unit: Unit,
+    principal: AdminPrincipal,
+    new: NewAsset,
+    request_id: int | None,
+    idempotency_key: str,
+    bus: Bus | None = None,
 ) -> KeyedOutcome:
     """Make an asset and its empty ledger accounts, once for each key; the outcome's id is the asset's.
 
+    Here as below `bus` is told of the asset after the commit; without it readers find it a little later.
     With `request_id`, that asset request (PENDING, or APPROVED without an asset) becomes APPROVED and names the asset.
     Raises `Refused` for what binds no key: INVALID_INPUT and IDEMPOTENCY_KEY_REUSED; `Unauthenticated` when the session
     has ended meanwhile. The outcome's refusal is ALREADY_EXISTS (symbol), NOT_FOUND or CONFLICT (request).
@@ -54,14 +62,23 @@ async def create_asset(
         )  # fmt: skip
         return asset_id
 
-    return await run_once(
+    outcome = await run_once(
         unit.connection, owner=owner, mutation="assetCreate", key=key,
         input_hash=hash_input(values | {"request_id": request_id}), decide=decide,
     )  # fmt: skip
+    if outcome.id is not None and not outcome.repeated:
+        _tell(unit, bus, outcome.id)
+    return outcome
 
 
 async def update_asset(
-    *, unit: Unit, principal: AdminPrincipal, asset_id: int, changes: AssetChanges, reason: str
+    *,
+    unit: Unit,
+    principal: AdminPrincipal,
+    asset_id: int,
+    changes: AssetChanges,
+    reason: str,
+    bus: Bus | None = None,
 ) -> int:
     """Change an asset's text, limits, fee, price model or (while its supply is 0) its curve; answers its id.
 
@@ -85,11 +102,18 @@ async def update_asset(
         unit=unit, actor=principal.name, action="assetUpdate", target=f"Asset:{asset_id}", reason=checked,
         before=shown({column: before[column] for column in values}), after=shown(values),
     )  # fmt: skip
+    _tell(unit, bus, asset_id)
     return asset_id
 
 
 async def set_asset_status(
-    *, unit: Unit, principal: AdminPrincipal, asset_id: int, status: AssetStatus, reason: str
+    *,
+    unit: Unit,
+    principal: AdminPrincipal,
+    asset_id: int,
+    status: AssetStatus,
+    reason: str,
+    bus: Bus | None = None,
 ) -> int:
     """Set an asset's status and the reason shown with it; answers its id. No trade under way ends later.
 
@@ -114,6 +138,7 @@ async def set_asset_status(
         unit=unit, actor=principal.name, action="assetSetStatus", target=f"Asset:{asset_id}", reason=checked,
         before=shown({column: before[column] for column in values}), after=shown(values),
     )  # fmt: skip
+    _tell(unit, bus, asset_id)
     return asset_id
 
 
@@ -139,6 +164,11 @@ async def insert_asset(connection: Connection, *, values: Mapping[str, Value]) -
     await open_ledger_accounts(connection, currency=quote_currency, kinds=money, asset_id=asset_id)
     await open_ledger_accounts(connection, currency=symbol, kinds=(LedgerKind.ISSUED,), asset_id=asset_id)
     return asset_id
+
+
+def _tell(unit: Unit, bus: Bus | None, asset_id: int) -> None:
+    if bus is not None:
+        unit.after_commit(lambda: bus.publish_changes(assets=[asset_id]))
 
 
 async def _fulfil_request(connection: Connection, *, request_id: int, asset_id: int) -> None:

@@ -113,6 +113,27 @@ async def audit_entries_by_id(*, connection: Connection, ids: Collection[int]) -
     return {row["id"]: _entry(row) for row in rows}
 
 
+async def changed_assets(*, connection: Connection, after_id: int, limit: int) -> tuple[list[int], int]:
+    """Assets that were made or changed after entry `after_id`, in the order of their last change, and where to go on.
+
+    Looks at the next `limit` entries; the second answer is the id of the last one looked at, `after_id` where there is
+    none. Ids are gapless and in commit order, so nothing can come to stand before an entry that has been looked at.
+    """
+    rows = await connection.fetch(
+        "SELECT id, substring(target FROM '^Asset:([0-9]{1,18})$')::bigint AS asset_id FROM audit_log"
+        " WHERE id > $1 ORDER BY id LIMIT $2",
+        after_id, limit,
+    )  # fmt: skip
+    last_changes = {row["asset_id"]: row["id"] for row in rows if row["asset_id"] is not None}
+    return sorted(last_changes, key=last_changes.__getitem__), rows[-1]["id"] if rows else after_id
+
+
+async def audit_log_head(*, connection: Connection) -> int:
+    """The id of the log's last entry, 0 before the first."""
+    head: int = await connection.fetchval("SELECT coalesce(max(id), 0) FROM audit_log")
+    return head
+
+
 def _hash(members: Mapping[str, object]) -> str:
     canonical = json.dumps(members, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

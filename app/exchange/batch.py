@@ -11,6 +11,7 @@ from typing import Final
 import asyncpg
 import orjson
 
+from app.accounts.account_events import LAST_SEQ, ChangeRow, write_account_changes
 from app.copying import copy_rows
 from app.db import Connection
 from app.errors import ErrorCode, Refusal, Refused, Unauthenticated, refuse
@@ -69,6 +70,10 @@ _TRADE_COLUMNS: Final = (
 )
 
 
+_NOTHING_AFTER: Final = (None,) * 8
+"""How a refused order has left money and position: as they were."""
+
+
 @dataclass(frozen=True, slots=True)
 class OrderOutcome:
     """What became of an order. `refusal` repeats `order.refusal`; `trades` are the order's own."""
@@ -101,25 +106,37 @@ class _State:
     frozen: dict[int, bool]
     holdings: Holdings
     owned: dict[tuple[int, str], LedgerBalance]
+    held: dict[tuple[int, str], LedgerBalance]
     reserves: dict[tuple[int, LedgerKind], LedgerBalance]
     stored: dict[tuple[int, str], _Stored]
     credentials: set[tuple[str, int]]
     order_ids: Iterator[int]
     trade_ids: Iterator[int]
+    event_seqs: dict[int, int]
     journal: Journal
     orders: list[tuple[Order, bytes]]
     trades: list[Trade]
+    events: list[ChangeRow]
 
 
-async def settle(connection: Connection, requests: Sequence[OrderRequest]) -> tuple[list[Answer], list[Trade]]:
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A batch: an answer for each request, the new trades, and the accounts that have new events."""
+
+    answers: list[Answer]
+    trades: list[Trade]
+    account_ids: set[int]
+
+
+async def settle(connection: Connection, requests: Sequence[OrderRequest]) -> Settled:
     """Settle `requests` in their order, in the transaction that `connection` is in.
 
-    Returns an answer for each, and the new trades. Any exception means that the transaction must be rolled back.
+    Any exception means that the transaction must be rolled back.
     """
     state = await _load(connection, requests)
     answers = [_settle_one(request, state) for request in requests]
     await _write(connection, state)
-    return answers, state.trades
+    return Settled(answers, state.trades, {order.account_id for order, _ in state.orders})
 
 
 # ---------------------------------------------------------------------------------------------------- deciding
@@ -149,15 +166,28 @@ def _settle_one(request: OrderRequest, state: _State) -> Answer:
     order_id = next(state.order_ids)
     if isinstance(decision, Refusal):
         outcome = OrderOutcome(_order(request, order_id, (), decision, state.conditions.now), ())
+        _end(state, outcome.order)
     else:
         trades = tuple(
             _trade(request, order_id=order_id, amounts=amounts, market=market, state=state) for amounts in decision
         )
         outcome = OrderOutcome(_order(request, order_id, decision, None, trades[-1].at), trades)
         state.trades.extend(trades)
+        held = state.held[request.account_id, market.quote_currency].balance
+        _end(
+            state, outcome.order, trades[-1].transfer_id, market.quote_currency, cash.balance, held,
+            market.asset_id, holding.shares, holding.cost_basis, holding.realized_pnl,
+        )  # fmt: skip
     state.orders.append((outcome.order, request.input_hash))
     state.stored[request.key] = _Stored(outcome, request.input_hash)
     return outcome
+
+
+def _end(state: _State, order: Order, *after: int | str | None) -> None:
+    """The account's event of an order that has ended; `after` is how a fill has left money and position."""
+    account_id = order.account_id
+    state.event_seqs[account_id] = seq = state.event_seqs[account_id] + 1
+    state.events.append((account_id, seq, order.updated_at, order.id, *(after or _NOTHING_AFTER)))
 
 
 def _reused(request: OrderRequest) -> Refused:
@@ -243,8 +273,11 @@ async def _load(connection: Connection, requests: Sequence[OrderRequest]) -> _St
         "SELECT clock_timestamp() AS now, p.trading_paused, p.reason,"
         " ARRAY(SELECT nextval('orders_id_seq') FROM generate_series(1, $1::int)) AS orders,"
         " ARRAY(SELECT nextval('trades_id_seq') FROM generate_series(1, $1::int)) AS trades,"
-        " ARRAY(SELECT nextval('transfers_id_seq') FROM generate_series(1, $1::int)) AS transfers FROM platform p",
+        " ARRAY(SELECT nextval('transfers_id_seq') FROM generate_series(1, $1::int)) AS transfers,"
+        f" ARRAY(SELECT {LAST_SEQ.format(account='a.id')}"
+        " FROM unnest($2::bigint[]) WITH ORDINALITY a (id, n) ORDER BY n) AS events FROM platform p",
         len(requests),
+        account_ids,
     )
     if row is None:
         raise LookupError("the platform row is missing: run `megatron migrate`")
@@ -254,14 +287,17 @@ async def _load(connection: Connection, requests: Sequence[OrderRequest]) -> _St
         frozen={account_id: account["frozen"] for account_id, account in locked.accounts.items()},
         holdings=await _holdings(connection, account_ids, list(markets)),
         owned={},
+        held={},
         reserves={},
         stored=await _stored(connection, requests),
         credentials=await _credentials(connection, requests),
         order_ids=iter(row["orders"]),
         trade_ids=iter(row["trades"]),
+        event_seqs=dict(zip(account_ids, row["events"], strict=True)),
         journal=Journal(at=row["now"], transfer_ids=row["transfers"]),
         orders=[],
         trades=[],
+        events=[],
     )
     await _balances(connection, requests, account_ids, state)
     return state
@@ -346,6 +382,8 @@ async def _balances(
             state.reserves[balance.asset_id or 0, balance.kind] = balance
         elif balance.kind is LedgerKind.AVAILABLE:
             state.owned[balance.account_id, balance.currency] = balance
+        elif balance.kind is LedgerKind.HELD:
+            state.held[balance.account_id, balance.currency] = balance
     for request in requests:
         market = markets.get(request.asset_id)
         if market and request.side is Side.BUY and (request.account_id, market.symbol) not in state.owned:
@@ -365,6 +403,7 @@ async def _balances(
 async def _write(connection: Connection, state: _State) -> None:
     if state.orders:
         await _write_orders(connection, state.orders)
+        await write_account_changes(connection, state.events)
     if state.trades:
         await state.journal.write(connection)
         await _write_trades(connection, state.trades)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -17,7 +17,7 @@ import asyncpg
 
 from app.db import Connection, Database, is_open
 from app.errors import ErrorCode, refuse
-from app.exchange.batch import Answer, OrderOutcome, settle
+from app.exchange.batch import Answer, OrderOutcome, Settled, settle
 from app.exchange.orders import OrderRequest, Trade
 from app.ledger.locks import PAUSE_LOCK
 
@@ -62,14 +62,21 @@ class _Waiter:
 class Settlement:
     """The process's settlement. `start` before use, `stop` to finish what waits.
 
-    `publish` is told of each batch's trades after they have committed; it must neither block nor raise.
+    After a batch has committed `publish` is told of its trades and `changed` of the accounts that have new events;
+    both must neither block nor raise.
     """
 
     def __init__(
-        self, database: Database, *, publish: Callable[[Sequence[Trade]], None], observer: Observer | None = None
+        self,
+        database: Database,
+        *,
+        publish: Callable[[Sequence[Trade]], None],
+        changed: Callable[[Collection[int]], None] = lambda _: None,
+        observer: Observer | None = None,
     ) -> None:
         self._database = database
         self._publish = publish
+        self._changed = changed
         self._observer = observer
         self._waiting: deque[_Waiter] = deque()
         self._per_account: Counter[int] = Counter()
@@ -151,27 +158,27 @@ class Settlement:
     async def _settle_batch(self, connection: Connection, batch: list[_Waiter]) -> None:
         started = time.perf_counter()
         try:
-            answers, trades = await self._transact(connection, [waiter.request for waiter in batch])
+            settled = await self._transact(connection, [waiter.request for waiter in batch])
         except _TRY_AGAIN as error:
             await self._settle_again(batch, error)
             return
         except Exception as error:
             await self._settle_alone(connection, batch, error)
             return
-        self._conclude(batch, answers, trades)
+        self._conclude(batch, settled)
         if self._observer is not None:
             self._observer.settled(orders=len(batch), seconds=time.perf_counter() - started)
 
-    def _conclude(self, batch: Sequence[_Waiter], answers: Sequence[Answer], trades: Sequence[Trade]) -> None:
-        """The batch has committed: answer everybody first, then tell of the trades."""
-        for waiter, answer in zip(batch, answers, strict=True):
+    def _conclude(self, batch: Sequence[_Waiter], settled: Settled) -> None:
+        """The batch has committed: tell of it, which takes no time here, and answer everybody."""
+        if settled.trades:
+            self._publish(settled.trades)
+        if settled.account_ids:
+            self._changed(settled.account_ids)
+        for waiter, answer in zip(batch, settled.answers, strict=True):
             self._answer(waiter, answer)
-        if trades:
-            self._publish(trades)
 
-    async def _transact(
-        self, connection: Connection, requests: Sequence[OrderRequest]
-    ) -> tuple[list[Answer], list[Trade]]:
+    async def _transact(self, connection: Connection, requests: Sequence[OrderRequest]) -> Settled:
         try:
             await connection.execute(_BEGIN)
             settled = await settle(connection, requests)
@@ -203,14 +210,14 @@ class Settlement:
             await asyncio.sleep(RETRY_DELAY_S * attempt)
             try:
                 async with self._database.acquire() as connection:
-                    answers, trades = await self._transact(connection, [waiter.request for waiter in batch])
+                    settled = await self._transact(connection, [waiter.request for waiter in batch])
             except _TRY_AGAIN as again:
                 error = again
                 continue
             except Exception as other:
                 await self._settle_again_alone(batch, other)
                 return
-            self._conclude(batch, answers, trades)
+            self._conclude(batch, settled)
             return
         log.error("a batch of %d could not be settled", len(batch), exc_info=error)
         for waiter in batch:

@@ -1,4 +1,4 @@
-"""What holdings are worth, and what an asset's price is while no engine has ticked. Pure: no I/O, no clock.
+"""What holdings are worth. Pure: no I/O, no clock.
 
 Positions are valued at M, and separately at what selling them would really pay. Units as everywhere: money 10^-6,
 shares 10^-9, prices 10^-12, weights 10^-9.
@@ -14,8 +14,6 @@ from app.money import RATE_UNIT, div_half_even
 
 _VALUE_SCALE: Final = 10**15
 """shares 10^-9 times a price 10^-12, over money 10^-6."""
-_IDLE_WEIGHT: Final = RATE_UNIT // 2
-"""w = clamp(0.5 + 0.5 * vol / (vol + V0), 0.2, 0.95) for no recent volume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +49,6 @@ class PortfolioValue:
     unrealized_pnl: int
 
 
-@dataclass(frozen=True, slots=True)
-class IdlePrice:
-    """D, M, F and w of an asset whose price no engine computes yet."""
-
-    display: int
-    market: int
-    fundamental: int
-    market_weight: int
-
-
 def value_position(position: Position, asset: Asset) -> PositionValue:
     """The position's value at the asset's present state.
 
@@ -87,18 +75,6 @@ def value_portfolio(*, cash: int, holdings: Iterable[tuple[Position, Asset]]) ->
         unrealized += value.unrealized_pnl
         realized += position.realized_pnl
     return PortfolioValue(cash, market, cash + liquidation, realized, unrealized)
-
-
-def idle_price(asset: Asset, replayed: int | None) -> IdlePrice:
-    """The price of an asset that no engine has ticked: M itself, or M and the replayed value F in equal parts.
-
-    Without a reading F = P0 and w = 1. With one, w is what the model's formula gives for no recent volume.
-    """
-    market = asset.market_price
-    if replayed is None:
-        return IdlePrice(market, market, asset.base_price, RATE_UNIT)
-    display = div_half_even(_IDLE_WEIGHT * market + (RATE_UNIT - _IDLE_WEIGHT) * replayed, RATE_UNIT)
-    return IdlePrice(display, market, replayed, _IDLE_WEIGHT)
 
 
 def coverage(asset: Asset) -> int | None:

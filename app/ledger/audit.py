@@ -1,4 +1,4 @@
-"""The audit: recomputes every invariant of money, shares and admin actions from what is stored, and names what differs.
+"""The audit: recomputes every invariant of money, shares, prices and admin actions, and names what differs.
 
 Used by `megatron audit` and `admin.reconciliation`. Nothing here or in `audit_*` may import the code that writes what
 is audited: a mistake made on both sides would go unseen.
@@ -14,8 +14,10 @@ import asyncpg
 from app.db import Connection
 from app.ledger.audit_admin import audit_admin, audit_log, terms_over_time
 from app.ledger.audit_entries import audit_entries
+from app.ledger.audit_events import audit_events
 from app.ledger.audit_people import audit_people
 from app.ledger.audit_positions import audit_positions
+from app.ledger.audit_prices import audit_prices
 from app.ledger.audit_run import SORT_MEMORY, Finding, OutOfTime, Report, Run
 from app.ledger.audit_trades import audit_trades
 
@@ -72,6 +74,8 @@ async def _check(run: Run) -> None:
     await audit_entries(run)
     await audit_trades(run, await terms_over_time(run, past))
     await audit_positions(run)
+    await audit_events(run)
+    await audit_prices(run)
     await audit_people(run)
     await audit_admin(run, past)
 

@@ -2,6 +2,7 @@
 
 Average cost, buy fees included: a sale takes floor(cost * sold / held) out of the basis, the last share all of it, and
 realises its net proceeds less that. `redeemed` is what was sold for, before fees, on the UTC day `redeemed_on`.
+An event that tells of a position is held against the replay up to its trade.
 """
 
 from collections.abc import AsyncIterator
@@ -123,18 +124,41 @@ async def _replay(run: Run) -> None:
         stored = await anext(positions, None)
 
 
+_TRADES: Final = """
+SELECT t.id, t.account_id, t.asset_id, t.side, t.shares, t.gross, t.fee, t.at,
+       e.seq AS event, e.shares AS told_shares, e.cost_basis AS told_cost_basis, e.realized_pnl AS told_realized_pnl
+  FROM trades t LEFT JOIN account_events e ON e.transfer_id = t.transfer_id AND e.account_id = t.account_id
+ ORDER BY t.account_id, t.asset_id, t.seq, t.id
+"""
+
+
 async def _histories(run: Run) -> AsyncIterator[_History]:
     history: _History | None = None
-    async for trade in run.rows(
-        "SELECT account_id, asset_id, side, shares, gross, fee, at FROM trades ORDER BY account_id, asset_id, seq, id"
-    ):
+    taken = 0
+    async for trade in run.rows(_TRADES):
         if history is None or history.owner != _owner(trade):
             if history is not None:
                 yield history
             history = _History(_owner(trade))
-        history.take(trade)
+        # A trade that two events tell of comes twice.
+        if trade["id"] != taken:
+            history.take(trade)
+            taken = trade["id"]
+        if trade["event"] is not None:
+            _compare_event(run, trade, history)
     if history is not None:
         yield history
+
+
+def _compare_event(run: Run, trade: asyncpg.Record, history: _History) -> None:
+    told = (trade["told_shares"], trade["told_cost_basis"], trade["told_realized_pnl"])
+    if told != (history.shares, history.cost_basis, history.realized_pnl):
+        pairs = [
+            ("shares", history.shares, told[0]),
+            ("cost_basis", history.cost_basis, told[1]),
+            ("realized_pnl", history.realized_pnl, told[2]),
+        ]
+        run.compare("account_event", f"AccountEvent:{trade['account_id']}:{trade['event']}", pairs)
 
 
 def _owner(row: asyncpg.Record) -> Owner:

@@ -9,12 +9,10 @@ from hypothesis import strategies as st
 from app.exchange.assets import Asset, AssetStatus
 from app.exchange.curve import Curve, required_reserve
 from app.exchange.valuation import (
-    IdlePrice,
     PortfolioValue,
     Position,
     PositionValue,
     coverage,
-    idle_price,
     value_portfolio,
     value_position,
 )
@@ -90,21 +88,6 @@ def test_a_portfolio_adds_up_and_counts_the_cash_once() -> None:
         unrealized_pnl=23_750_000,
     )
     assert value_portfolio(cash=0, holdings=[]) == PortfolioValue(0, 0, 0, 0, 0)
-
-
-def test_before_any_reading_the_displayed_price_is_m() -> None:
-    assert idle_price(asset(100 * SHARE_UNIT), None) == IdlePrice(
-        display=15 * PRICE_UNIT // 10, market=15 * PRICE_UNIT // 10, fundamental=PRICE_UNIT, market_weight=RATE_UNIT
-    )
-
-
-def test_a_replayed_value_counts_as_much_as_m_rounded_half_to_even() -> None:
-    at_base = asset(0)
-
-    assert idle_price(at_base, 2 * PRICE_UNIT).display == 15 * PRICE_UNIT // 10
-    assert idle_price(at_base, PRICE_UNIT + 1).display == PRICE_UNIT  # ...000.5
-    assert idle_price(at_base, PRICE_UNIT + 3).display == PRICE_UNIT + 2  # ...001.5
-    assert idle_price(at_base, PRICE_UNIT + 3).market_weight == RATE_UNIT // 2
 
 
 def test_coverage_is_rounded_down() -> None:

@@ -1,7 +1,7 @@
 """Orders that are certain to share one batch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from app.db import Database
@@ -24,10 +24,14 @@ async def waiting(settlement: Settlement, requests: Sequence[OrderRequest]) -> l
 
 @asynccontextmanager
 async def gathered(
-    database: Database, requests: Sequence[OrderRequest], *, publish: Callable[[Sequence[Trade]], None] | None = None
+    database: Database,
+    requests: Sequence[OrderRequest],
+    *,
+    publish: Callable[[Sequence[Trade]], None] | None = None,
+    changed: Callable[[Collection[int]], None] | None = None,
 ) -> AsyncIterator[tuple[Settlement, list[Placed]]]:
     """A settlement of one's own in front of which `requests` wait; `start` it. Stopped at the end."""
-    settlement = Settlement(database, publish=publish or (lambda _: None))
+    settlement = Settlement(database, publish=publish or (lambda _: None), changed=changed or (lambda _: None))
     placed = await waiting(settlement, requests)
     try:
         yield settlement, placed

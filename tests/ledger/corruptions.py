@@ -1,4 +1,4 @@
-"""Single-row corruptions of money and admin tables, each with the check that must name it and the row it must name.
+"""Single-row corruptions of all tables, each with the check that must name it and the row it must name.
 
 Every statement changes one row and returns the subject of the finding that is expected.
 """
@@ -264,7 +264,179 @@ IN_THE_REST = [
     delete("idempotency_keys", FUNDING_KEY, "dev_fund.key", "'Transfer:' || (outcome ->> 'id')"),
 ]  # fmt: skip
 
+# Tables without an id name their rows by other columns.
+EVENT = "'AccountEvent:' || account_id || ':' || seq"
+OF_ORDER = "'Order:' || order_id"
+OF_TRANSFER = "'Transfer:' || transfer_id"
+FILL = "(SELECT min(order_id) FROM account_events WHERE transfer_id IS NOT NULL)"
+NEWEST_FILL = "(SELECT max(order_id) FROM account_events WHERE transfer_id IS NOT NULL)"
+REFUSED_FILL = "(SELECT max(order_id) FROM account_events WHERE transfer_id IS NULL AND account_id = 1)"
+EVENTS = (
+    "account_id, seq, at, order_id, transfer_id, currency, available, held, asset_id, shares, cost_basis, realized_pnl"
+)
+LAST_FUNDED = (
+    "(SELECT transfer_id FROM account_events e WHERE order_id IS NULL"
+    " AND seq > 1 AND seq = (SELECT max(seq) FROM account_events WHERE account_id = e.account_id))"
+)
+
+
+def forged_event(order_id: str, transfer_id: str) -> str:
+    """One more event of account 1, otherwise like its last fill."""
+    return (
+        f"SELECT account_id, (SELECT max(seq) + 1 FROM account_events WHERE account_id = 1), at, {order_id},"
+        f" {transfer_id}, currency, available, held, asset_id, shares, cost_basis, realized_pnl FROM account_events"
+        " WHERE account_id = 1 AND transfer_id IS NOT NULL AND order_id IS NOT NULL ORDER BY seq DESC LIMIT 1"
+    )
+
+
+def event(change: str, row: str, check: str, subject: str = EVENT) -> Corruption:
+    """Change one account event, named by its order; `row` may say "transfer_id = ..." instead."""
+    where = row if row.startswith("transfer_id") else f"order_id = {row}"
+    return Corruption(
+        f"account_events: {change} ({check})", check,
+        f"UPDATE account_events SET {change} WHERE {where} RETURNING {subject}",
+    )  # fmt: skip
+
+
+FUNDED = f"transfer_id = {FUNDING}"
+IN_ACCOUNT_EVENTS = [
+    event("seq = seq + 1000", FILL, "account_event.seq"),
+    event("seq = seq + 1000", NEWEST_FILL, "account_event.seq"),
+    event("account_id = 2, seq = seq + 1000", FILL, "account_event.order_id"),
+    event("account_id = 77", FUNDED, "account_event.account"),
+    event("at = at + interval '1 s'", FILL, "account_event.at"),
+    event("at = at + interval '1 s'", FUNDED, "account_event.at"),
+    event("order_id = 99999", FILL, "account_event.order_id"),
+    event("order_id = order_id + 1", FILL, "account_event.double", "'Order:' || order_id"),
+    event("order_id = NULL", FILL, "account_event.transfer_id"),
+    event("transfer_id = NULL", FILL, "account_event.transfer_id"),
+    event("transfer_id = NULL, currency = NULL, available = NULL, held = NULL", FILL, "account_event.transfer_id"),
+    event("transfer_id = 99999", FUNDED, "account_event.transfer_id"),
+    event("transfer_id = 1, currency = 'USDC', available = 0, held = 0", REFUSED_FILL, "account_event.transfer_id"),
+    event("currency = 'USDT'", FILL, "account_event.currency"),
+    event("available = available + 1", FILL, "account_event.available"),
+    event("available = available + 1", FUNDED, "account_event.available"),
+    event("held = 1", FILL, "account_event.held"),
+    event("held = 1", FUNDED, "account_event.held"),
+    event("asset_id = 77", FILL, "account_event.asset_id"),
+    event("asset_id = 1", FUNDED, "account_event.asset_id"),
+    event("shares = shares + 1", FILL, "account_event.shares"),
+    event("shares = NULL, cost_basis = NULL, realized_pnl = NULL", FILL, "account_event.shares"),
+    event("asset_id = 1, shares = 5, cost_basis = 1, realized_pnl = 0", REFUSED_FILL, "account_event.shares"),
+    event("cost_basis = cost_basis - 1", FILL, "account_event.cost_basis"),
+    event("realized_pnl = realized_pnl + 1", FILL, "account_event.realized_pnl"),
+    Corruption(
+        "account_events: a fill's deleted", "account_event.missing",
+        f"DELETE FROM account_events WHERE order_id = {NEWEST_FILL} RETURNING {OF_ORDER}",
+    ),
+    Corruption(
+        "account_events: a refusal's deleted", "account_event.missing",
+        f"DELETE FROM account_events WHERE order_id = {REFUSED} RETURNING {OF_ORDER}",
+    ),
+    Corruption(
+        "account_events: a last one deleted", "account_event.missing",
+        f"DELETE FROM account_events WHERE transfer_id = {LAST_FUNDED} RETURNING {OF_TRANSFER}",
+    ),
+    Corruption(
+        "account_events: deleted", "account_event.seq",
+        f"DELETE FROM account_events WHERE order_id = {FILL} RETURNING 'AccountEvent:' || account_id || ':' || seq + 1",
+    ),
+    insert("account_events", EVENTS, forged_event("order_id", "transfer_id"), "account_event.double", OF_ORDER),
+    insert("account_events", EVENTS, forged_event("NULL", "1"), "account_event.double", OF_TRANSFER),
+    insert("account_events", EVENTS, forged_event("NULL", "NULL"), "account_event.transfer_id", EVENT),
+]  # fmt: skip
+
+TICK = "'Tick:' || asset_id || ':' || seq"
+OF_TRADE = "asset_id = 1 AND cause = 'TRADE' AND trade_seq = 4"
+OF_READING = "asset_id = 1 AND cause = 'ORACLE' AND seq = (SELECT max(seq) - 1 FROM ticks WHERE asset_id = 1)"
+LAST_TICK = "asset_id = 1 AND seq = (SELECT max(seq) FROM ticks WHERE asset_id = 1)"
+NEXT_TICK = "'Tick:' || asset_id || ':' || seq + 1"
+TICKS = 'asset_id, seq, "position", cause, trade_seq, at, display, market, fundamental, market_weight, volume, stale'
+FORGED_TICK = (
+    'SELECT asset_id, seq + 1, "position" + 1000, cause, trade_seq, at, display, market, fundamental, market_weight,'
+    f" volume, stale FROM ticks WHERE {LAST_TICK}"
+)
+
+
+def tick(change: str, row: str, check: str, subject: str = TICK) -> Corruption:
+    """Change one tick."""
+    return Corruption(f"ticks: {change} ({check})", check, f"UPDATE ticks SET {change} WHERE {row} RETURNING {subject}")
+
+
+def state(change: str, check: str, subject: str = "'PriceState:' || asset_id") -> Corruption:
+    """Change the first asset's price state."""
+    return Corruption(
+        f"price_states: {change} ({check})", check,
+        f"UPDATE price_states SET {change} WHERE asset_id = 1 RETURNING {subject}",
+    )  # fmt: skip
+
+
+IN_PRICES = [
+    tick("seq = seq + 1000", LAST_TICK, "tick.seq"),
+    tick("seq = seq + 1000", LAST_TICK, "price_state.seq", "'PriceState:1'"),
+    tick("cause = 'DECAY', volume = 0", OF_TRADE, "tick.trade_seq"),
+    tick("cause = 'OPEN'", OF_READING, "tick.cause"),
+    tick("cause = 'TRADE'", OF_READING, "tick.trade_seq"),
+    tick("cause = 'ORACLE'", "asset_id = 1 AND seq = 1", "tick.cause"),
+    tick("trade_seq = trade_seq + 1", OF_TRADE, "tick.trade_seq"),
+    tick("trade_seq = trade_seq + 1", OF_READING, "tick.trade_seq"),
+    tick("trade_seq = 1", "asset_id = 1 AND seq = 1", "tick.trade_seq"),
+    tick("at = at - interval '10 s'", LAST_TICK, "price_state.at", "'PriceState:1'"),
+    tick("at = at - interval '1000 s'", LAST_TICK, "tick.at"),
+    tick('"position" = 1', LAST_TICK, "tick.position"),
+    tick('"position" = (SELECT max("position") FROM ticks)', OF_READING, "tick.position", "'Tick:'"),
+    tick("volume = volume + 1", OF_TRADE, "tick.volume"),
+    tick("volume = 1", OF_READING, "tick.volume"),
+    tick("market = market + 1", OF_TRADE, "tick.market"),
+    tick("display = display + 1", LAST_TICK, "price_state.display", "'PriceState:1'"),
+    Corruption("ticks: deleted", "tick.seq", f"DELETE FROM ticks WHERE {OF_TRADE} RETURNING {NEXT_TICK}"),
+    Corruption(
+        "ticks: last deleted", "price_state.seq", f"DELETE FROM ticks WHERE {LAST_TICK} RETURNING 'PriceState:1'"
+    ),
+    insert("ticks", TICKS, FORGED_TICK, "price_state.seq", "'PriceState:1'"),
+    state("seq = seq + 1", "price_state.seq"),
+    state("trade_seq = trade_seq + 1", "price_state.trade_seq"),
+    state("trade_seq = trade_seq - 1", "price_state.trade_seq"),
+    state("oracle_seq = oracle_seq + 1", "price_state.oracle_seq"),
+    state("fundamental = fundamental + 1", "price_state.fundamental"),
+    state("market_weight = market_weight - 1", "price_state.market_weight"),
+    state("stale = NOT stale", "price_state.stale"),
+    state('"position" = "position" + 1000', "stream_head.position", "'StreamHead:ticks'"),
+    state("asset_id = 77", "price_state.asset_id"),
+    state("asset_id = 77", "tick.state", "'Asset:1'"),
+    state(
+        "open_candles = replace(open_candles, '\"H1\"', '\"H4\"')", "candle.volume", "'Candles:1:H1'"
+    ),
+    Corruption(
+        "candles: written twice", "candle.volume",
+        "INSERT INTO candles SELECT asset_id, (c ->> 0), (c ->> 1)::bigint - 86400, 1, 1, 1, 1, 1, 1, 1, 1,"
+        " (c ->> 10)::numeric, (c ->> 11)::bigint FROM price_states CROSS JOIN"
+        " jsonb_array_elements(open_candles::jsonb) c WHERE asset_id = 1 AND c ->> 0 = 'D1'"
+        " RETURNING 'Candles:1:D1'",
+    ),
+    Corruption(
+        "stream_heads: position", "stream_head.position",
+        "UPDATE stream_heads SET \"position\" = \"position\" + 1 RETURNING 'StreamHead:ticks'",
+    ),
+    Corruption(
+        "stream_heads: deleted", "stream_head.position", "DELETE FROM stream_heads RETURNING 'StreamHead:ticks'"
+    ),
+    Corruption(
+        "oracle_events: seq", "oracle_event.seq",
+        "UPDATE oracle_events SET seq = seq + 5 WHERE asset_id = 1 AND seq = 3"
+        " RETURNING 'OracleEvent:' || asset_id || ':' || seq",
+    ),
+    Corruption(
+        "oracle_events: deleted", "oracle_event.seq",
+        "DELETE FROM oracle_events WHERE asset_id = 1 AND seq = 2 RETURNING 'OracleEvent:1:3'",
+    ),
+    Corruption(
+        "oracle_events: last deleted", "price_state.oracle_seq",
+        "DELETE FROM oracle_events WHERE asset_id = 1 AND seq = 3 RETURNING 'PriceState:1'",
+    ),
+]  # fmt: skip
+
 CORRUPTIONS = [
     *IN_ENTRIES, *IN_LEDGER_ACCOUNTS, *IN_TRANSFERS, *IN_TRADES, *IN_ORDERS, *IN_POSITIONS, *IN_ASSETS, *IN_AUDIT_LOG,
-    *IN_THE_REST,
+    *IN_THE_REST, *IN_ACCOUNT_EVENTS, *IN_PRICES,
 ]  # fmt: skip

@@ -19,6 +19,11 @@ from app.exchange.assets import AssetStatus
 from app.exchange.orders import Side
 from app.exchange.settlement import Settlement
 from app.ledger.currencies import Currency
+from app.pricing.claims import admit_new_assets, claim, register
+from app.pricing.engine import advance
+from app.pricing.feed import trades_after
+from app.pricing.oracle_events import OracleEventKind, Reading, events_after, record_readings
+from app.pricing.store import Store, load_states
 from tests.factories import (
     fund,
     new_account,
@@ -64,6 +69,7 @@ async def make_history(database: Database, settlement: Settlement) -> History:
     wished = await _requests(database, admin, alice)
     await _credentials(database, bob)
     await _freezing_and_pausing(database, settlement, admin, stock, carol)
+    await _prices(database)
     return History(alice.account_id, bob.account_id, carol.account_id, stock, index, wished)
 
 
@@ -94,16 +100,18 @@ async def _trade_stock(
 
 async def _move_to_yesterday(connection: Connection) -> None:
     """Time cannot be waited for: what has been traded so far was traded a day earlier."""
-    for table in ("trades", "transfers"):
+    facts = ("trades", "transfers", "account_events")
+    for table in facts:
         await connection.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
     await connection.execute("UPDATE trades SET at = at - $1::interval", DAY)
     await connection.execute("UPDATE transfers SET at = at - $1::interval", DAY)
+    await connection.execute("UPDATE account_events SET at = at - $1::interval", DAY)
     await connection.execute(
         "UPDATE orders SET created_at = created_at - $1::interval, updated_at = updated_at - $1::interval", DAY
     )
     await connection.execute("UPDATE assets SET last_trade_at = last_trade_at - $1::interval", DAY)
     await connection.execute("UPDATE positions SET redeemed_on = redeemed_on - 1")
-    for table in ("trades", "transfers"):
+    for table in facts:
         await connection.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
 
 
@@ -198,4 +206,42 @@ async def _freezing_and_pausing(
     for paused, reason in ((True, "An exercise."), (False, "It is over.")):
         async with database.transaction() as unit:
             await pause_trading(unit=unit, principal=admin, paused=paused, reason=reason)
-    await fund(database, await new_account(database), "12.345678", Currency.USDT)
+    late = await new_account(database)
+    for amount in ("12.345678", "1"):
+        await fund(database, late, amount, Currency.USDT)
+
+
+async def _prices(database: Database) -> None:
+    """Readings for every asset, and the price engine's ticks of them and of all that has traded."""
+    async with database.acquire() as connection:
+        assets = await connection.fetch("SELECT id FROM assets ORDER BY id")
+        ids = [row["id"] for row in assets]
+    kinds = ((OracleEventKind.READING, 10**12), (OracleEventKind.REFRESH, None), (OracleEventKind.READING, 2 * 10**12))
+    for kind, value in kinds:
+        async with database.transaction() as unit:
+            await record_readings(unit=unit, readings=[Reading(asset_id, kind, value, 60, 60) for asset_id in ids])
+    async with database.acquire() as connection:
+        worker = await register(connection=connection, label="a test")
+        await admit_new_assets(connection=connection)
+        async with connection.transaction():
+            await claim(connection=connection, worker_id=worker)
+        start = dict.fromkeys(ids, 0)
+        trades = await trades_after(connection=connection, after=start, limit=1_000)
+        events = await events_after(connection=connection, after=start, limit=1_000)
+        store = Store(database)
+        steps = [
+            advance(
+                state=loaded.state,
+                parameters=loaded.parameters,
+                trades=trades.get(loaded.state.asset_id, []),
+                events=events.get(loaded.state.asset_id, []),
+            )
+            for loaded in await load_states(connection=connection, owner_id=worker)
+        ]
+        await store.write(connection=connection, owner_id=worker, steps=steps)
+        later = await connection.fetchval("SELECT clock_timestamp() + interval '70 s'")
+        steps = [
+            advance(state=loaded.state, parameters=loaded.parameters, now=later)
+            for loaded in await load_states(connection=connection, owner_id=worker)
+        ]
+        await store.write(connection=connection, owner_id=worker, steps=steps)

@@ -18,6 +18,75 @@ FOREIGN_KEYS = {
     "trades_order_id_fkey": "FOREIGN KEY (order_id) REFERENCES orders(id) ON DELETE RESTRICT",
 }
 
+PRIMARY_KEYS = {
+    "account_events": "account_id, seq",
+    "candles": 'asset_id, "interval", "time"',
+    "price_states": "asset_id",
+    "stream_heads": "stream",
+    "ticks": "asset_id, seq, at",
+}
+"""Of the tables whose key is not `id`."""
+
+PARTITIONED = {
+    "candles": 'LIST ("interval")',
+    "candles_s1": 'RANGE ("time")',
+    "ticks": "RANGE (at)",
+}
+"""By what; their indexes stand on the table alone, and every partition has its own of the same columns."""
+
+PARTITIONS = {
+    "candles_long": "FOR VALUES IN ('M1', 'M5', 'M15', 'H1', 'H4', 'D1')",
+    "candles_s1": "FOR VALUES IN ('S1')",
+}
+"""Those that are there before the first tick; others take a day each."""
+
+WITHOUT_MODEL = {
+    "account_events": {
+        "account_id": "bigint NOT NULL",
+        "seq": "bigint NOT NULL",
+        "at": "timestamp with time zone NOT NULL",
+        "order_id": "bigint",
+        "transfer_id": "bigint",
+        "currency": "text",
+        "available": "bigint",
+        "held": "bigint",
+        "asset_id": "bigint",
+        "shares": "numeric",
+        "cost_basis": "bigint",
+        "realized_pnl": "bigint",
+    },
+    "candles": {
+        "asset_id": "bigint NOT NULL",
+        "interval": "text NOT NULL",
+        "time": "bigint NOT NULL",
+        "open": "numeric NOT NULL",
+        "high": "numeric NOT NULL",
+        "low": "numeric NOT NULL",
+        "close": "numeric NOT NULL",
+        "market_open": "numeric NOT NULL",
+        "market_high": "numeric NOT NULL",
+        "market_low": "numeric NOT NULL",
+        "market_close": "numeric NOT NULL",
+        "volume": "numeric NOT NULL",
+        "trades": "bigint NOT NULL",
+    },
+    "ticks": {
+        "asset_id": "bigint NOT NULL",
+        "seq": "bigint NOT NULL",
+        "position": "bigint NOT NULL",
+        "cause": "text NOT NULL",
+        "trade_seq": "bigint NOT NULL",
+        "at": "timestamp with time zone NOT NULL",
+        "display": "numeric NOT NULL",
+        "market": "numeric NOT NULL",
+        "fundamental": "numeric NOT NULL",
+        "market_weight": "bigint NOT NULL",
+        "volume": "bigint NOT NULL",
+        "stale": "boolean NOT NULL",
+    },
+}
+"""Tables that Tortoise cannot describe, with their columns."""
+
 UNIQUE = {
     "accounts_email_key": "accounts USING btree (email)",
     "api_keys_token_hash_key": "api_keys USING btree (token_hash)",
@@ -26,6 +95,7 @@ UNIQUE = {
     "idempotency_keys_owner_mutation_key_key": "idempotency_keys USING btree (owner, mutation, key)",
     "ledger_accounts_owner_key": "ledger_accounts USING btree (account_id, asset_id, currency, kind)"
     " NULLS NOT DISTINCT",
+    "oracle_events_seq_key": "oracle_events USING btree (asset_id, seq)",
     "orders_client_order_id_key": "orders USING btree (account_id, client_order_id)",
     "positions_account_asset_key": "positions USING btree (account_id, asset_id)",
     "series_replays_asset_id_key": "series_replays USING btree (asset_id)",
@@ -45,11 +115,12 @@ INDEXES = {
     " WHERE (status = ANY (ARRAY['OPEN'::text, 'PARTIALLY_FILLED'::text]))",
     "positions_asset_id_idx": "positions USING btree (asset_id) WHERE (shares > (0)::numeric)",
     "sessions_account_id_idx": "sessions USING btree (account_id) WHERE (account_id IS NOT NULL)",
+    "ticks_position_idx": 'ticks USING btree ("position")',
     "trades_account_id_idx": "trades USING btree (account_id, id)",
     "trades_order_id_idx": "trades USING btree (order_id)",
 }
 
-FACTS = ("audit_log", "entries", "idempotency_keys", "trades", "transfers")
+FACTS = ("account_events", "audit_log", "entries", "idempotency_keys", "trades", "transfers")
 """Tables whose rows are never changed or deleted."""
 UNDELETABLE = ("accounts", "assets", "ledger_accounts", "orders", "platform", "positions")
 
@@ -86,6 +157,38 @@ def of(table: str, name: str, *changes: str) -> Check:
 def of_facts(table: str, name: str, *rows: dict[str, str]) -> Check:
     """A CHECK of a table of facts: a copy of its first row with other values breaks it."""
     return Check(name, tuple(_copy(table, row) for row in rows))
+
+
+def of_new(table: str, name: str, *rows: dict[str, str]) -> Check:
+    """A CHECK of a table of which every row may be made up: `NEW_ROWS` with other values breaks it."""
+    return Check(name, tuple(_new(table, row) for row in rows))
+
+
+NEW_ROWS = {
+    "account_events": {"account_id": "900", "seq": "1", "at": "now()", "order_id": "1"},
+    "candles": {
+        "asset_id": "900", "interval": "'D1'", "time": "0", "open": "3", "high": "4", "low": "2", "close": "3",
+        "market_open": "3", "market_high": "4", "market_low": "2", "market_close": "3", "volume": "0", "trades": "0",
+    },
+    "oracle_events": {
+        "asset_id": "900", "seq": "1", "at": "now()", "kind": "'READING'", "value": "1000000", "cadence_seconds": "1",
+        "fresh_seconds": "1",
+    },
+    "price_states": {
+        "asset_id": "900", "at": "now()", "display": "1", "market": "1", "fundamental": "1", "market_weight": "0",
+        "recent_volume_at": "now()",
+    },
+    "ticks": {
+        "asset_id": "900", "seq": "1", "position": "1", "cause": "'TRADE'", "trade_seq": "0", "at": "'2001-01-01Z'",
+        "display": "1", "market": "1", "fundamental": "1", "market_weight": "0", "volume": "0", "stale": "false",
+    },
+}  # fmt: skip
+
+
+def _new(table: str, values: dict[str, str]) -> str:
+    row = NEW_ROWS[table] | values
+    names = ", ".join(f'"{name}"' for name in row)
+    return f"INSERT INTO {table} ({names}) VALUES ({', '.join(row.values())})"
 
 
 COLUMNS = {
@@ -206,6 +309,71 @@ CHECKS = [
         "audit_log", "audit_log_hash_length", {"id": "9999", "hash": "'x'"}, {"id": "9999", "previous_hash": "'x'"}
     ),
     of("series_replays", "series_replays_speed_positive", "speed = 0"),
+    of_new("account_events", "account_events_seq_check", {"seq": "0"}),
+    of_new("account_events", "account_events_cause_check", {"order_id": "NULL"}),
+    of_new(
+        "account_events",
+        "account_events_money_check",
+        {"currency": "'USDC'"},
+        {"currency": "'USDC'", "available": "1"},
+        {"currency": "'USDC'", "held": "1"},
+        {"available": "1", "held": "1"},
+    ),
+    of_new(
+        "account_events",
+        "account_events_position_check",
+        {"shares": "1", "cost_basis": "1", "realized_pnl": "1"},
+        {"asset_id": "1", "shares": "1", "cost_basis": "1"},
+        {"asset_id": "1", "cost_basis": "1", "realized_pnl": "1"},
+    ),
+    of_new(
+        "candles",
+        "candles_display_check",
+        {"low": "0"},
+        {"open": "1"},
+        {"close": "1"},
+        {"high": "2"},
+        {"open": "5"},
+        {"close": "5"},
+    ),
+    of_new(
+        "candles",
+        "candles_market_check",
+        {"market_low": "0"},
+        {"market_open": "1"},
+        {"market_close": "1"},
+        {"market_high": "2"},
+        {"market_open": "5"},
+        {"market_close": "5"},
+    ),
+    of_new("candles", "candles_volume_check", {"volume": "-1"}, {"trades": "-1"}),
+    of_new("oracle_events", "oracle_events_seq_check", {"seq": "0"}),
+    of_new("oracle_events", "oracle_events_kind_check", {"kind": "'GUESS'"}),
+    of_new(
+        "oracle_events",
+        "oracle_events_value_check",
+        {"value": "NULL"},
+        {"kind": "'REFRESH'"},
+        {"value": "999999"},
+        {"value": "1000000000000000000001"},
+    ),
+    of_new("oracle_events", "oracle_events_promise_check", {"cadence_seconds": "0"}, {"fresh_seconds": "0"}),
+    of_new(
+        "price_states",
+        "price_states_seq_check",
+        {"seq": "-1"},
+        {"trade_seq": "-1"},
+        {"oracle_seq": "-1"},
+        {"position": "-1"},
+    ),
+    of_new("price_states", "price_states_recent_volume_check", {"recent_volume": "-1"}),
+    of_new("ticks", "ticks_seq_check", {"seq": "0"}),
+    of_new("ticks", "ticks_position_check", {"position": "0"}),
+    of_new("ticks", "ticks_cause_check", {"cause": "'GUESS'"}),
+    of_new("ticks", "ticks_trade_seq_check", {"trade_seq": "-1"}),
+    of_new("ticks", "ticks_prices_check", {"display": "0"}, {"market": "0"}, {"fundamental": "0"}),
+    of_new("ticks", "ticks_market_weight_check", {"market_weight": "-1"}, {"market_weight": "1000000001"}),
+    of_new("ticks", "ticks_volume_check", {"volume": "-1"}, {"volume": "1", "cause": "'ORACLE'"}),
 ]
 
 ALLOWED = (
@@ -219,5 +387,15 @@ ALLOWED = (
     "UPDATE orders SET shares = NULL, amount = 1e18",
     _copy("trades", {"side": "'BUY'", "gross": "1e18 - 1", "fee": "1", "seq": "1000"}),
     _copy("trades", {"side": "'BUY'", "gross": "1", "fee": "0", "seq": "1001"}),
+    *(_new(table, {}) for table in NEW_ROWS),
+    _new("candles", {"interval": "'H4'", "open": "1", "high": "1", "low": "1", "close": "1"}),
+    _new("oracle_events", {"kind": "'OVERRIDE'", "value": "1000000000000000000000"}),
+    _new("oracle_events", {"kind": "'REFRESH'", "value": "NULL"}),
+    _new("ticks", {"market_weight": "1000000000", "volume": "1"}),
+    _new("ticks", {"cause": "'OPEN'"}),
+    _new(
+        "account_events", {"order_id": "NULL", "transfer_id": "1", "currency": "'USDC'", "available": "0", "held": "0"}
+    ),
+    _new("account_events", {"asset_id": "1", "shares": "0", "cost_basis": "0", "realized_pnl": "-1"}),
 )
 """What stands at the very ends of a range."""

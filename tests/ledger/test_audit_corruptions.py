@@ -53,9 +53,12 @@ async def test_a_clean_past_has_no_findings(past: Past) -> None:
             " UNION ALL SELECT 'actions', count(DISTINCT action) FROM audit_log"
             " UNION ALL SELECT 'days', count(DISTINCT at::date) FROM trades"
             " UNION ALL SELECT 'fees', count(DISTINCT round(fee * 1000.0 / gross)) FROM trades WHERE gross > 10000000"
+            " UNION ALL SELECT 'events', count(DISTINCT (order_id IS NULL, transfer_id IS NULL, currency))"
+            " FROM account_events"
+            " UNION ALL SELECT 'ticks', count(DISTINCT cause) FROM ticks"
         )
     assert {row["what"]: row["kinds"] for row in kinds} == {
-        "orders": 6, "refusals": 6, "actions": 6, "days": 2, "fees": 3,
+        "orders": 6, "refusals": 6, "actions": 6, "days": 2, "fees": 3, "events": 5, "ticks": 4,
     }  # fmt: skip
 
 
@@ -79,6 +82,33 @@ async def test_a_tampered_row_is_named(past: Past, corruption: Corruption) -> No
 
 async def test_after_all_tampering_the_past_is_still_clean(past: Past) -> None:
     assert (await audited(past)).findings == []
+
+
+@pytest.mark.parametrize("kept_from", [2, 6, 10**6])
+async def test_ticks_that_are_kept_no_longer_are_not_missed(past: Past, kept_from: int) -> None:
+    async with tampering(past, "ticks") as connection:
+        dropped = await connection.fetch("DELETE FROM ticks WHERE asset_id = 1 AND seq < $1 RETURNING seq", kept_from)
+        report = await audit(connection=connection)
+    assert len(dropped) > 0
+    assert report.findings == []
+
+
+async def test_oracle_events_that_were_pruned_are_not_missed_but_those_not_taken_in_are(past: Past) -> None:
+    async with tampering(past, "oracle_events", "price_states") as connection:
+        pruned = await connection.fetch("DELETE FROM oracle_events WHERE asset_id = 1 AND seq < 3 RETURNING seq")
+        kept = await audit(connection=connection)
+        await connection.execute("UPDATE price_states SET oracle_seq = 1 WHERE asset_id = 1")
+        lost = await audit(connection=connection)
+    assert len(pruned) == 2
+    assert kept.findings == []
+    assert lost.findings == [Finding("oracle_event.seq", "OracleEvent:1:3", "at most 2", "3")]
+
+
+async def test_account_events_that_were_never_written_for_a_past_are_not_missed(past: Past) -> None:
+    async with tampering(past, "account_events") as connection:
+        await connection.execute("DELETE FROM account_events")
+        report = await audit(connection=connection)
+    assert report.findings == []
 
 
 async def test_a_difference_tells_what_is_expected_and_what_is_there(past: Past) -> None:

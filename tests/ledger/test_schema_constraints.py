@@ -12,9 +12,29 @@ from tortoise.migrations.autodetector import MigrationAutodetector
 from app.db import TORTOISE_ORM, Connection
 from models import __all__ as model_names
 from tests.ledger.conftest import Past
-from tests.ledger.schema import ALLOWED, CHECKS, FACTS, FOREIGN_KEYS, INDEXES, TRIGGERS, UNDELETABLE, UNIQUE, Check
+from tests.ledger.schema import (
+    ALLOWED,
+    CHECKS,
+    FACTS,
+    FOREIGN_KEYS,
+    INDEXES,
+    PARTITIONED,
+    PARTITIONS,
+    PRIMARY_KEYS,
+    TRIGGERS,
+    UNDELETABLE,
+    UNIQUE,
+    WITHOUT_MODEL,
+    Check,
+)
 
-OURS = "connamespace = 'public'::regnamespace AND conrelid <> 'tortoise_migrations'::regclass"
+OURS = (
+    "connamespace = 'public'::regnamespace AND conrelid <> 'tortoise_migrations'::regclass"
+    " AND NOT (SELECT relispartition FROM pg_class WHERE oid = conrelid)"
+)
+"""Constraints of tables; every partition repeats those of its table."""
+TABLES = "relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') AND relname <> 'tortoise_migrations'"
+PARENTS = "relkind = 'p'"
 PLATFORM = "id IN (SELECT id FROM ledger_accounts WHERE account_id IS NULL AND asset_id IS NULL AND currency = 'USDC')"
 
 
@@ -28,6 +48,7 @@ async def connection(past: Past) -> AsyncIterator[Connection]:
             'INSERT INTO series_replays (asset_id, series, "column", scale, "offset", speed, advanced_at)'
             " VALUES (1, 'rain', 'mm', '1', '0', 60, now())"
         )
+        await acquired.execute("CREATE TABLE ticks_of_no_day PARTITION OF ticks DEFAULT")
         yield acquired
         await transaction.rollback()
 
@@ -67,17 +88,42 @@ async def test_every_foreign_key_is_there_and_no_other(connection: Connection) -
 
 async def test_every_index_is_there_and_no_other(connection: Connection) -> None:
     sql = (
-        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'tortoise_migrations'"
+        "SELECT i.indexname, i.indexdef FROM pg_indexes i JOIN pg_class c ON c.oid = i.tablename::regclass"
+        " WHERE i.schemaname = 'public' AND i.tablename <> 'tortoise_migrations'"
+        " AND (NOT c.relispartition OR c.relkind = 'p')"
     )
     stored = await definitions(connection, sql)
-    tables = {definition.split()[0] for definition in UNIQUE.values()} | {"platform", "audit_log", "transfers"}
-    tables |= {definition.split()[0] for definition in INDEXES.values()}
+    tables = await connection.fetch(
+        f"SELECT relname FROM pg_class WHERE {TABLES} AND (NOT relispartition OR {PARENTS})"
+    )
+    keys = {"candles_s1": PRIMARY_KEYS["candles"]} | PRIMARY_KEYS
     expected = {
-        f"{table}_pkey": f"CREATE UNIQUE INDEX {table}_pkey ON public.{table} USING btree (id)" for table in tables
+        f"{table}_pkey": f"CREATE UNIQUE INDEX {table}_pkey ON {_only(table)} USING btree ({keys.get(table, 'id')})"
+        for table in (row["relname"] for row in tables)
     }
-    expected |= {name: f"CREATE UNIQUE INDEX {name} ON public.{rest}" for name, rest in UNIQUE.items()}
-    expected |= {name: f"CREATE INDEX {name} ON public.{rest}" for name, rest in INDEXES.items()}
+    for kind, indexes in (("UNIQUE INDEX", UNIQUE), ("INDEX", INDEXES)):
+        for name, definition in indexes.items():
+            table, rest = definition.split(maxsplit=1)
+            expected[name] = f"CREATE {kind} {name} ON {_only(table)} {rest}"
     assert stored == expected
+
+
+def _only(table: str) -> str:
+    """As the catalog names a table in an index that its partitions have of their own."""
+    return f"ONLY public.{table}" if table in PARTITIONED else f"public.{table}"
+
+
+async def test_every_partitioned_table_is_there_with_its_first_partitions(connection: Connection) -> None:
+    keys = await definitions(
+        connection, f"SELECT relname, pg_get_partkeydef(oid) FROM pg_class WHERE {TABLES} AND {PARENTS}"
+    )
+    assert keys == PARTITIONED
+    partitions = await definitions(
+        connection,
+        f"SELECT relname, pg_get_expr(relpartbound, oid) FROM pg_class WHERE {TABLES} AND relispartition"
+        " AND relname !~ '_[0-9]{8}$' AND relname <> 'ticks_of_no_day'",
+    )
+    assert partitions == PARTITIONS
 
 
 async def test_every_trigger_is_there_enabled_and_no_other(connection: Connection) -> None:
@@ -259,8 +305,9 @@ async def test_a_balance_that_may_not_be_negative_stays_so(connection: Connectio
 @pytest.mark.parametrize("table", FACTS)
 @pytest.mark.parametrize("operation", ["UPDATE", "DELETE", "TRUNCATE"])
 async def test_facts_are_never_changed(connection: Connection, table: str, operation: str) -> None:
+    column = "seq" if table in PRIMARY_KEYS else "id"
     statement = {
-        "UPDATE": f"UPDATE {table} SET id = id",
+        "UPDATE": f"UPDATE {table} SET {column} = {column}",
         "DELETE": f"DELETE FROM {table}",
         "TRUNCATE": f"TRUNCATE {table}",
     }[operation]
@@ -302,6 +349,25 @@ async def test_models_and_migrations_agree() -> None:
         assert context.apps is not None
         writers = await MigrationAutodetector(context.apps, TORTOISE_ORM["apps"]).changes()
     assert [operation for writer in writers for operation in writer.operations] == []
+
+
+async def test_every_table_has_its_model_or_stands_here(connection: Connection) -> None:
+    stored = await connection.fetch(f"SELECT relname FROM pg_class WHERE {TABLES} AND NOT relispartition")
+    async with TortoiseContext() as context:
+        await context.init(config=TORTOISE_ORM)
+        assert context.apps is not None
+        described = {context.apps.get_model("models", name)._meta.db_table for name in model_names}
+    assert {row["relname"] for row in stored} == described | WITHOUT_MODEL.keys()
+
+
+@pytest.mark.parametrize("table", sorted(WITHOUT_MODEL))
+async def test_a_table_without_a_model_has_its_columns(connection: Connection, table: str) -> None:
+    stored = await connection.fetch(
+        "SELECT column_name, data_type || CASE is_nullable WHEN 'NO' THEN ' NOT NULL' ELSE '' END AS type"
+        " FROM information_schema.columns WHERE table_name = $1 ORDER BY ordinal_position",
+        table,
+    )
+    assert [tuple(row) for row in stored] == list(WITHOUT_MODEL[table].items())
 
 
 async def test_every_model_has_its_table_with_its_columns(connection: Connection) -> None:

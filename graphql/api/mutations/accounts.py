@@ -247,6 +247,7 @@ class AccountMutations:
                 amount=fund.amount,
                 idempotency_key=fund.idempotency_key,
                 development=info.context.services.settings.development,
+                bus=info.context.services.bus,
             )
         made_by(outcome)
         return DevFundPayload(account=principal.account_id)

@@ -234,6 +234,7 @@ class AdminMutations:
                 new=_new_asset(asset),
                 request_id=None if request_id is None else key_or_nothing(request_id, "AssetRequest"),
                 idempotency_key=asset.idempotency_key,
+                bus=info.context.services.bus,
             )
         return AssetPayload(asset=await load_asset(info, made_by(outcome)))
 
@@ -251,6 +252,7 @@ class AdminMutations:
                 asset_id=key_or_nothing(changes.asset_id, "Asset"),
                 changes=_changes(changes),
                 reason=changes.reason,
+                bus=info.context.services.bus,
             )
         return AssetPayload(asset=await load_asset(info, asset_id))
 
@@ -268,6 +270,7 @@ class AdminMutations:
                 asset_id=key_or_nothing(change.asset_id, "Asset"),
                 status=change.status,
                 reason=change.reason,
+                bus=info.context.services.bus,
             )
         return AssetPayload(asset=await load_asset(info, asset_id))
 
