@@ -26,6 +26,7 @@ from app.bus import Bus
 from app.db import Database
 from app.exchange.settlement import Settlement
 from app.ratelimit import RateLimiter
+from app.realtime.hub import Realtime
 from app.settings import Settings
 from app.telemetry import Metrics
 
@@ -49,6 +50,7 @@ class Services:
     redis: Redis | None
     bus: Bus
     settlement: Settlement
+    realtime: Realtime
     authenticator: Authenticator
     hasher: PasswordHasher
     rate_limiter: RateLimiter
@@ -74,9 +76,17 @@ async def open_services(settings: Settings, *, operations: Iterable[str] = ()) -
         bus = Bus(redis)
         bus.start()
         stack.push_async_callback(bus.stop)
-        settlement = Settlement(database, publish=bus.publish_trades, observer=metrics)
+        settlement = Settlement(
+            database,
+            publish=bus.publish_trades,
+            changed=lambda account_ids: bus.publish_changes(accounts=account_ids),
+            observer=metrics,
+        )
         settlement.start()
         stack.push_async_callback(settlement.stop)
+        realtime = Realtime(database=database, redis=redis)
+        await realtime.start()
+        stack.push_async_callback(realtime.stop)
         authenticator = Authenticator(database, admins=admin_password_hashes(settings).keys())
         stack.push_async_callback(authenticator.close)
         hasher = PasswordHasher(concurrency=settings.password_hash_concurrency)
@@ -89,6 +99,7 @@ async def open_services(settings: Settings, *, operations: Iterable[str] = ()) -
             redis=redis,
             bus=bus,
             settlement=settlement,
+            realtime=realtime,
             authenticator=authenticator,
             hasher=hasher,
             rate_limiter=rate_limiter,
@@ -96,6 +107,7 @@ async def open_services(settings: Settings, *, operations: Iterable[str] = ()) -
             started_at=clock.now(),
         )
         _add_gauges(services)
+        _add_realtime_gauges(services)
         yield services
 
 
@@ -141,10 +153,26 @@ def _add_gauges(services: Services) -> None:
     gauge("megatron_database_connections_idle", "Those that nobody uses.", pool.get_idle_size)
     gauge("megatron_database_connections_max", "The most that may be open.", pool.get_max_size)
     gauge("megatron_settlement_waiting", "Orders that wait to be settled.", lambda: services.settlement.waiting)
-    gauge("megatron_bus_waiting", "Trades not yet told to Redis.", lambda: services.bus.waiting)
-    gauge("megatron_bus_dropped", "Trades never told to Redis, since the start.", lambda: services.bus.dropped)
+    gauge("megatron_bus_waiting", "Trades, events and changes not yet told to Redis.", lambda: services.bus.waiting)
+    gauge("megatron_bus_dropped", "Those never told, since the start.", lambda: services.bus.dropped)
     gauge(
         "megatron_redis_up",
         "Whether Redis answered when it was last asked; 0 too where none is configured.",
         lambda: services.redis is not None and services.bus.is_up and services.rate_limiter.is_up,
     )
+
+
+def _add_realtime_gauges(services: Services) -> None:
+    gauge, realtime = services.metrics.gauge, services.realtime
+    counts = realtime.counts
+    gauge("megatron_realtime_readers", "Open subscriptions.", lambda: realtime.readers)
+    gauge("megatron_realtime_groups", "Groups of readers who share what is sent.", lambda: realtime.groups)
+    gauge("megatron_realtime_congested", "Readers that do not keep up at the moment.", lambda: realtime.congested)
+    gauge("megatron_realtime_position", "The last tick's position here.", lambda: realtime.position)
+    gauge("megatron_realtime_behind", "Ticks known to be stored and not yet here.", lambda: realtime.behind)
+    gauge("megatron_realtime_delivered", "Events of ticks and trades sent live.", lambda: counts.delivered)
+    gauge("megatron_realtime_conflated", "Items that slow readers were not sent.", lambda: counts.conflated)
+    gauge("megatron_realtime_replays_memory", "Readers resumed from memory.", lambda: counts.replays_from_memory)
+    gauge("megatron_realtime_replays_postgres", "Readers resumed from storage.", lambda: counts.replays_from_postgres)
+    gauge("megatron_realtime_gaps", "GAP events sent.", lambda: counts.gaps)
+    gauge("megatron_realtime_given_up", "Readers closed as too slow.", lambda: counts.given_up)
