@@ -6,9 +6,14 @@ and often two wake-ups at the client. Here what is written within one turn of th
 
 import asyncio
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+ABORT: Final = "megatron.abort"
+"""Key of a request's scope."""
+FIRST_REQUEST_SECONDS: Final = 10
+"""Within which the head of a connection's first request must have come."""
 
 if TYPE_CHECKING:
     Data: TypeAlias = bytes | bytearray | memoryview[Any]
@@ -22,6 +27,11 @@ class GatheringTransport(asyncio.Transport):
         self._transport = transport
         self._loop = loop
         self._gathered: list[bytes] = []
+
+    @property
+    def raw(self) -> asyncio.Transport:
+        """The transport itself, on which each write goes out on its own."""
+        return self._transport
 
     def write(self, data: "Data") -> None:
         """Write soon."""
@@ -95,8 +105,35 @@ class GatheringTransport(asyncio.Transport):
 
 
 class GatheringProtocol(HttpToolsProtocol):
-    """HTTP/1.1 on a gathering transport."""
+    """HTTP/1.1 on a gathering transport.
+
+    A connection whose first request does not come in time is closed. One that becomes a WebSocket leaves nothing of
+    this behind. `ABORT` in a request's scope cuts its connection off, whatever is unsent.
+    """
+
+    _is_handed_over = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as its parent
         """Begin to serve a connection."""
         super().connection_made(GatheringTransport(transport, self.loop))
+        self.loop.call_later(FIRST_REQUEST_SECONDS, self._close_unless_used)
+
+    def _close_unless_used(self) -> None:
+        if not self._is_handed_over and getattr(self, "cycle", None) is None:
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        """Begin to serve a request."""
+        super().on_headers_complete()
+        self.scope[ABORT] = self.transport.abort  # type: ignore[typeddict-unknown-key]
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over."""
+        if not getattr(self.cycle, "response_complete", True):
+            self.send_400_response("An upgrade must wait for the answers before it.")
+            return
+        super().handle_websocket_upgrade()
+        self._is_handed_over = True
+        # The parser and this object hold each other: what an idle WebSocket does not need is let go at once.
+        self.parser = self.flow = self.transport = None  # type: ignore[assignment]
+        self.scope = self.headers = self.cycle = None  # type: ignore[assignment]

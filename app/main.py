@@ -1,6 +1,7 @@
 """The ASGI application and the server around it: a composition root, where the API meets the market.
 
-Wiring and routes only: GraphQL over HTTP is `api.http`, the playground `app.web`, what is served `app.services`.
+Wiring and routes only: GraphQL over HTTP is `api.http`, over WebSockets `api.websocket`, the playground `app.web`,
+what is served `app.services`.
 """
 
 import asyncio
@@ -30,8 +31,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.loops.auto import auto_loop_factory
 
-from api.http import GraphQLEndpoint
+from api.connections import Connections
+from api.http import GraphQLEndpoint, rate_headers
+from api.operations import Operations
+from api.peers import Origins, client_address
 from api.schema import schema
+from api.subscriptions.opening import open_subscription
+from api.transport_ws import OpenSubscription, Session, SessionServices
+from api.websocket import Entrance, websocket_class
 from app.db import DatabaseMisconfigured
 from app.errors import quoted
 from app.http_protocol import GatheringProtocol
@@ -39,6 +46,7 @@ from app.services import RedisMisconfigured, Services, open_services
 from app.settings import Settings
 from app.system import ComponentStatus, readiness
 from app.telemetry import configure_logging
+from app.udf import Udf, Visitors
 from app.web import Playground, default_dist
 
 GRAPHQL_PATH: Final = "/graphql"
@@ -47,7 +55,6 @@ GRACEFUL_SECONDS: Final = 2
 KEEP_ALIVE_SECONDS: Final = 75
 """Longer than balancers keep idle connections, so that they and not we close them."""
 BACKLOG: Final = 2_048
-WEBSOCKET_MESSAGE_BYTES_MAX: Final = 64 * 1024
 HOSTS_KNOWN_MAX: Final = 256
 
 _OPERATIONS_FOLDER: Final = Path(__file__).resolve().parent.parent / "graphql" / "operations"
@@ -65,10 +72,20 @@ _log = structlog.get_logger(__name__)
 class Application(Starlette):
     """The routes, with the GraphQL endpoint in front of the router: it is called without anything in between."""
 
-    def __init__(self, services: Services, *, dist: Path | None = None) -> None:
-        """`dist` is the folder of the built playground."""
-        self.endpoint = GraphQLEndpoint(schema, services)
+    def __init__(
+        self,
+        services: Services,
+        *,
+        dist: Path | None = None,
+        opening: OpenSubscription = open_subscription,
+        operations: Operations | None = None,
+    ) -> None:
+        """`dist` is the folder of the built playground; `opening` opens subscriptions."""
         self.services = services
+        self.operations = operations or Operations(schema, services)
+        self.connections = Connections(services)
+        self.endpoint = GraphQLEndpoint(self.operations, connections=self.connections, open_subscription=opening)
+        self.websocket = self._websocket(opening)
         playground = Playground(dist or default_dist())
         self._graphql: ASGIApp = playground.in_front_of(self.endpoint)
         self._any_host = "*" in services.settings.allowed_hosts
@@ -81,6 +98,7 @@ class Application(Starlette):
                 Route("/readyz", partial(_readyz, services), methods=["GET"]),
                 Route("/metrics", partial(_metrics, services), methods=["GET"]),
                 *playground.routes(),
+                Udf(services, _visitors(services.settings)).routes(),
             ],
         )
         _add_gauges(self)
@@ -89,7 +107,7 @@ class Application(Starlette):
         """Answer one request."""
         if scope["type"] == "http":
             path = scope["path"]
-            if not self._any_host and path not in _WITHOUT_HOST_CHECK and not self._serves(scope):
+            if not self._any_host and path not in _WITHOUT_HOST_CHECK and not self.serves(_host(scope)):
                 await _misdirected(scope)(scope, receive, send)
                 return
             if path == GRAPHQL_PATH:
@@ -97,9 +115,32 @@ class Application(Starlette):
                 return
         await super().__call__(scope, receive, send)
 
-    def _serves(self, scope: Scope) -> bool:
-        """Whether the Host header names this service: a page of a foreign name that resolves to here is not let in."""
-        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+    def _websocket(self, opening: OpenSubscription) -> type[asyncio.Protocol]:
+        """The class of this process's WebSockets, for uvicorn."""
+        settings = self.services.settings
+        sessions = SessionServices(
+            operations=self.operations,
+            connections=self.connections,
+            open_subscription=opening,
+            subscriptions_max=settings.subscriptions_per_connection,
+            development=settings.development,
+        )
+        return websocket_class(
+            Entrance(
+                path=GRAPHQL_PATH,
+                serves=self.serves,
+                origins=Origins(settings.allowed_origins),
+                proxies=settings.proxy_networks,
+                connections=self.connections,
+                init_seconds=settings.connection_init_seconds,
+                begin=lambda socket: Session(socket, sessions),
+            )
+        )
+
+    def serves(self, host: bytes) -> bool:
+        """Whether a Host header names this service: a page of a foreign name that resolves to here is not let in."""
+        if self._any_host:
+            return True
         known = self._known_hosts.get(host)
         if known is None:
             if len(self._known_hosts) >= HOSTS_KNOWN_MAX:
@@ -109,10 +150,27 @@ class Application(Starlette):
         return known
 
 
+def _visitors(settings: Settings) -> Visitors:
+    """What the other protocols' edge knows of who asks, for the one that is not GraphQL."""
+
+    def address(request: Request) -> str:
+        forwarded = [value for name, value in request.scope["headers"] if name == b"x-forwarded-for"]
+        return client_address(request.client.host if request.client else None, forwarded, settings.proxy_networks)
+
+    return Visitors(address=address, may_read=Origins(settings.allowed_origins).allow, rate_headers=rate_headers)
+
+
+def _host(scope: Scope) -> bytes:
+    return next((value for name, value in scope["headers"] if name == b"host"), b"")
+
+
 def _add_gauges(application: Application) -> None:
-    cache, endpoint = application.endpoint.cache, application.endpoint
+    operations, connections = application.operations, application.connections
+    cache = operations.cache
     gauge = application.services.metrics.gauge
-    gauge("megatron_graphql_in_flight", "GraphQL requests under way.", lambda: endpoint.in_flight)
+    gauge("megatron_connections", "WebSockets and event streams.", lambda: connections.open)
+    gauge("megatron_subscriptions", "Subscriptions.", lambda: connections.subscriptions)
+    gauge("megatron_graphql_in_flight", "GraphQL operations under way.", lambda: operations.in_flight)
     gauge("megatron_graphql_documents", "Documents kept.", lambda: len(cache))
     gauge("megatron_graphql_documents_bytes", "Estimate of what they take.", lambda: cache.memory_bytes)
 
@@ -175,8 +233,32 @@ def _may_scrape(request: Request, settings: Settings) -> bool:
 # ------------------------------------------------------------------------------------------------ the server
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """uvicorn's server without its signal handling, which would end the process before its services are closed."""
+
+    def __init__(self, application: Application) -> None:
+        super().__init__(
+            uvicorn.Config(
+                application,
+                http=GatheringProtocol,
+                ws=application.websocket,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=GRACEFUL_SECONDS,
+            )
+        )
+        self._connections = application.connections
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop serving: event streams and WebSockets are told to come back, requests are answered."""
+        self._connections.stop()
+        await super().shutdown(sockets)
+        await self._connections.close()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -207,23 +289,7 @@ def serve(settings: Settings) -> int:
 
 async def _run(settings: Settings, listener: socket.socket) -> None:
     async with open_services(settings, operations=_operation_names()) as services:
-        server = _Server(
-            uvicorn.Config(
-                Application(services),
-                http=GatheringProtocol,
-                ws="none",
-                ws_max_size=WEBSOCKET_MESSAGE_BYTES_MAX,
-                ws_per_message_deflate=False,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                backlog=BACKLOG,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=GRACEFUL_SECONDS,
-            )
-        )
+        server = Server(Application(services))
         # What exists by now stays for good: the collector need not walk through it again, in pauses of tens of ms.
         gc.collect()
         gc.freeze()

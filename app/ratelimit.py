@@ -171,7 +171,7 @@ class RateLimiter:
             return None
         charges = []
         if client_ip is not None:
-            charges.append(_Charge(self._address, f"{_KEY_PREFIX}:ip:{_address(client_ip)}", points))
+            charges.append(_Charge(self._address, f"{_KEY_PREFIX}:ip:{counted_address(client_ip)}", points))
         if account_id is not None:
             charges.append(_Charge(self._account, f"{_KEY_PREFIX}:account:{account_id}", points))
         return self._charge(tuple(charges)) if charges else None
@@ -179,7 +179,7 @@ class RateLimiter:
     def refuse_blocked(self, *, client_ip: str) -> None:
         """Raise `RateLimited` when this address's limit is known to be exhausted; asks nobody."""
         if self._blocked:
-            blocked = self._blocked.get(f"{_KEY_PREFIX}:ip:{_address(client_ip)}")
+            blocked = self._blocked.get(f"{_KEY_PREFIX}:ip:{counted_address(client_ip)}")
             now = time.monotonic()
             if blocked is not None and blocked[0] > now:
                 raise _limited(blocked[1], int((blocked[0] - now) * 1000) + 1)
@@ -210,20 +210,20 @@ class RateLimiter:
 
         Counted by name and address together: whoever tries an admin's name elsewhere must not lock the admin out.
         """
-        await self._log_in(client_ip, "admin", f"{_address(client_ip)} {name}")
+        await self._log_in(client_ip, "admin", f"{counted_address(client_ip)} {name}")
 
     async def _log_in(self, client_ip: str, kind: str, identity: str) -> None:
         """Each `kind` has keys of its own: no e-mail that somebody makes up counts as an admin's name."""
         who = hashlib.blake2b(identity.strip().lower().encode("utf-8", "replace"), digest_size=16).hexdigest()
         await self._strict(
             "Log-ins",
-            _Charge(self._log_in_address, f"{_KEY_PREFIX}:log-in:ip:{_address(client_ip)}", 1),
+            _Charge(self._log_in_address, f"{_KEY_PREFIX}:log-in:ip:{counted_address(client_ip)}", 1),
             _Charge(self._log_in_name, f"{_KEY_PREFIX}:log-in:{kind}:{who}", 1),
         )
 
     async def sign_up(self, *, client_ip: str) -> None:
         """Count an attempt to sign up. Raises `RateLimited` as `log_in` does."""
-        key = f"{_KEY_PREFIX}:sign-up:ip:{_address(client_ip)}"
+        key = f"{_KEY_PREFIX}:sign-up:ip:{counted_address(client_ip)}"
         await self._strict("Sign-ups", _Charge(self._sign_up, key, 1))
 
     async def close(self) -> None:
@@ -331,7 +331,7 @@ def _limited(quota: Quota, retry_after_ms: int) -> RateLimited:
 
 
 @lru_cache(maxsize=4096)
-def _address(text: str) -> str:
+def counted_address(text: str) -> str:
     """What is counted as one: an IPv4 address, or an IPv6 network of 64 bits, which one customer has to itself."""
     try:
         address = ip_address(text)

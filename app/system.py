@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from app.db import Database, DatabaseMisconfigured
+from app.pricing.claims import prices_standing
 from app.services import VERSION, Services
 
 CHECK_SECONDS_MAX: Final = 2.0
@@ -39,6 +41,7 @@ async def system_status(services: Services) -> SystemStatus:
     components = await asyncio.gather(
         _checked("database", database_status, services),
         _checked("redis", redis_status, services),
+        _checked("prices", prices_status, services),
     )
     return SystemStatus(
         version=VERSION,
@@ -70,14 +73,28 @@ async def readiness(services: Services) -> tuple[bool, list[ComponentStatus]]:
 
 async def database_status(services: Services) -> ComponentStatus:
     """Whether the database answers and has every migration that this version knows."""
-    async with services.database.acquire() as connection:
-        applied = {row["name"] for row in await connection.fetch(f"SELECT name FROM {MIGRATIONS_TABLE}")}
+    missing = await missing_migrations(services.database)
     pool = services.database.pool
-    missing = sorted(known_migrations() - applied)
     if missing:
         return ComponentStatus("database", ok=False, detail=f"run `megatron migrate`, missing: {missing}")
     used = pool.get_size() - pool.get_idle_size()
     return ComponentStatus("database", ok=True, detail=f"{used} of {pool.get_max_size()} connections in use")
+
+
+async def missing_migrations(database: Database) -> list[str]:
+    """Names of the migrations that this version knows and the database does not have."""
+    async with database.acquire() as connection:
+        applied = {row["name"] for row in await connection.fetch(f"SELECT name FROM {MIGRATIONS_TABLE}")}
+    return sorted(known_migrations() - applied)
+
+
+async def require_migrated(database: Database) -> None:
+    """Raises `DatabaseMisconfigured` when migrations are missing: for processes that write at once."""
+    missing = await missing_migrations(database)
+    if missing:
+        raise DatabaseMisconfigured(
+            f"the database lacks the migrations {', '.join(missing)}: run `megatron migrate` first"
+        )
 
 
 def known_migrations() -> set[str]:
@@ -95,10 +112,20 @@ async def redis_status(services: Services) -> ComponentStatus:
     return ComponentStatus("redis", ok=True, detail="answers")
 
 
+async def prices_status(services: Services) -> ComponentStatus:
+    """Who makes the ticks, and how long the oldest trade or reading has waited for its tick."""
+    async with services.database.acquire() as connection:
+        standing = await prices_standing(connection=connection)
+    workers = ", ".join(f"{worker.label} has {worker.assets}" for worker in standing.workers) or "no worker is alive"
+    detail = f"{workers}; {standing.unowned} of {standing.assets} assets have none" if standing.unowned else workers
+    ok = bool(standing.workers) and not standing.unowned
+    return ComponentStatus("prices", ok=ok, detail=detail, lag_seconds=standing.lag_seconds)
+
+
 def _settlement_status(services: Services) -> ComponentStatus:
     return ComponentStatus("settlement", ok=True, detail=f"{services.settlement.waiting} orders waiting")
 
 
 def _bus_status(services: Services) -> ComponentStatus:
     bus = services.bus
-    return ComponentStatus("bus", ok=bus.is_up, detail=f"{bus.waiting} trades waiting, {bus.dropped} dropped")
+    return ComponentStatus("bus", ok=bus.is_up, detail=f"{bus.waiting} waiting, {bus.dropped} dropped")

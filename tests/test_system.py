@@ -13,9 +13,12 @@ from app import system
 from app.db import Database
 from app.exchange.settlement import Settlement
 from app.local.valkey import EmbeddedValkey
+from app.pricing import claims
 from app.services import Services
-from app.system import ComponentStatus, database_status, known_migrations, readiness, system_status
+from app.system import ComponentStatus, database_status, known_migrations, prices_status, readiness, system_status
 from tests.api.edge import stub_services
+from tests.factories.market import new_asset
+from tests.pricing.running import open_database, record
 
 
 @pytest.fixture
@@ -29,14 +32,39 @@ async def test_everything_that_works_is_ok(services: Services) -> None:
     status = await system_status(services)
 
     assert (status.development, status.started_at) == (True, services.started_at)
-    assert [(each.name, each.ok, each.lag_seconds) for each in status.components] == [
-        ("database", True, None),
-        ("redis", True, None),
-        ("settlement", True, None),
-        ("bus", False, None),
+    assert [(each.name, each.ok, each.lag_seconds is None) for each in status.components] == [
+        ("database", True, True),
+        ("redis", True, True),
+        ("prices", False, False),
+        ("settlement", True, True),
+        ("bus", False, True),
     ]
     assert status.components[0].detail.endswith("of 16 connections in use")
-    assert status.components[3].detail == "0 trades waiting, 0 dropped"
+    assert status.components[-1].detail == "0 waiting, 0 dropped"
+
+
+async def test_who_makes_the_ticks_is_told_and_how_far_behind(services: Services, fresh_database_url: str) -> None:
+    async with open_database(fresh_database_url) as own:
+        asked = replace(services, database=own)
+        assert await prices_status(asked) == ComponentStatus(
+            "prices", ok=False, detail="no worker is alive", lag_seconds=0.0
+        )
+        asset_id = await new_asset(own)
+        event = await record(own, asset_id, 10**12)
+        async with own.acquire() as connection:
+            worker_id = await claims.register(connection=connection, label="here:1")
+            unowned = await prices_status(asked)
+            await claims.admit_new_assets(connection=connection)
+            async with connection.transaction():
+                await claims.claim(connection=connection, worker_id=worker_id)
+            behind = await prices_status(asked)
+            waited = (await connection.fetchval("SELECT clock_timestamp()") - event.at).total_seconds()
+            await connection.execute("UPDATE price_states SET oracle_seq = 1")
+        assert (unowned.ok, unowned.detail) == (False, "here:1 has 0; 1 of 1 assets have none")
+        assert (behind.ok, behind.detail) == (True, "here:1 has 1")
+        assert behind.lag_seconds is not None
+        assert 0 < behind.lag_seconds <= waited
+        assert await prices_status(asked) == ComponentStatus("prices", ok=True, detail="here:1 has 1", lag_seconds=0.0)
 
 
 async def test_a_database_that_lacks_a_migration_is_not_ready_and_says_which(services: Services) -> None:

@@ -19,7 +19,7 @@ def _ruled(rule: Rule, fields: str) -> dict[str, Rule]:
 
 _ROOTS: Final[Mapping[str, dict[str, Rule]]] = {
     "Query": {
-        **_open("serverTime platform rateLimit asset assets trades quote"),
+        **_open("serverTime platform rateLimit asset assets trades quote ticks candles"),
         "node": Rule.CHECKS_ITSELF,
         "nodes": Rule.CHECKS_ITSELF,
         "viewer": Rule.VIEWER,
@@ -35,6 +35,7 @@ _ROOTS: Final[Mapping[str, dict[str, Rule]]] = {
             "assetCreate assetUpdate assetSetStatus assetRequestReview accountFreeze tradingPause",
         ),
     },
+    "Subscription": {**_open("priceTicks trades candles assetEvents"), "accountEvents": Rule.READ},
     "SessionPayload": {"session": Rule.FRESH_SESSION, "viewer": Rule.FRESH_SESSION, "userErrors": Rule.OPEN},
     "AdminSessionPayload": {"session": Rule.FRESH_SESSION, "userErrors": Rule.OPEN},
 }
@@ -46,15 +47,18 @@ _PUBLIC: Final[Mapping[str, str]] = {
     ),
     "AssetConnection": "nodes pageInfo edges totalCount",
     "AssetEdge": "node cursor",
+    "AssetEvent": "kind assets cursor serverTime missed",
     "AssetStats": "volume trades open high low close change",
     "BondingCurve": "basePrice slope feeRate",
     "Candle": "assetId interval time open high low close volume trades closed",
+    "CandleEvent": "kind candles serverTime",
     "CandleSeries": "candles noData nextTime",
     "GeneralError": "code message field",
     "InsufficientBalanceError": "code message field required available",
     "LimitError": "code message field limit remaining resetsAt",
     "PageInfo": "hasNextPage hasPreviousPage startCursor endCursor",
     "Platform": "development tradingPaused reason version",
+    "PriceEvent": "kind ticks cursor serverTime missed",
     "PriceTick": ("assetId seq cause tradeSeq at display market fundamental marketWeight volume fundamentalStale"),
     "Quote": ("assetId side shares gross fee total averagePrice priceBefore priceAfter priceImpact atTradeSeq"),
     "QuotePayload": "quote userErrors",
@@ -64,6 +68,7 @@ _PUBLIC: Final[Mapping[str, str]] = {
     "Trade": "id assetId asset seq side shares price gross fee supplyAfter marketAfter at",
     "TradeConnection": "nodes pageInfo edges",
     "TradeEdge": "node cursor",
+    "TradeEvent": "kind trades cursor serverTime missed",
     "TradingRules": (
         "minNotional maxNotional maxSharesPerAccount maxRedemptionPerDay maxSupply shareDecimals priceDecimals"
         " moneyDecimals feeRate"
@@ -74,6 +79,7 @@ _OWNED: Final[Mapping[str, str]] = {
     "Account": "id email frozen createdAt balances ledger orders",
     "AccountConnection": "nodes pageInfo edges",
     "AccountEdge": "node cursor",
+    "AccountEvent": "kind seq orders fills balances positions cursor serverTime missed",
     "AccountPayload": "account userErrors",
     "ApiKey": "id name prefix scopes createdAt lastUsedAt",
     "ApiKeyCreatePayload": "apiKey secret userErrors",

@@ -13,36 +13,10 @@ from app.errors import ErrorCode
 from app.exchange.assets import AssetStatus
 from app.exchange.orders import OrderStatus, OrderType, Side, TimeInForce
 from app.ledger.currencies import Currency
+from app.pricing.intervals import Interval, PriceKind
+from app.pricing.ticks import TickCause
 
 _E = TypeVar("_E", bound=type[StrEnum])
-
-
-class Interval(StrEnum):
-    """How long a candle lasts."""
-
-    S1 = "S1"
-    M1 = "M1"
-    M5 = "M5"
-    M15 = "M15"
-    H1 = "H1"
-    H4 = "H4"
-    D1 = "D1"
-
-
-class TickCause(StrEnum):
-    """What made a tick."""
-
-    OPEN = "OPEN"
-    TRADE = "TRADE"
-    ORACLE = "ORACLE"
-    DECAY = "DECAY"
-
-
-class PriceKind(StrEnum):
-    """Which price a candle is made of."""
-
-    DISPLAY = "DISPLAY"
-    MARKET = "MARKET"
 
 
 def describe(enum: _E, *, description: str, values: Mapping[str, str], name: str | None = None) -> _E:
@@ -118,7 +92,7 @@ describe(
     TickCause,
     description="What made a tick.",
     values={
-        "OPEN": "The asset was made, or no engine has ticked yet.",
+        "OPEN": "The asset was made, or no engine has ticked it yet.",
         "TRADE": "A trade.",
         "ORACLE": "A reading of the variable that the asset tracks.",
         "DECAY": "Recent volume faded, which moved the weights.",

@@ -56,6 +56,13 @@ def cut(message: str) -> str:
     return _UNSPEAKABLE.sub("\N{REPLACEMENT CHARACTER}", message)
 
 
+def is_passing(error: Exception) -> bool:
+    """Whether trying the same again in a moment may succeed: the database or the network was away."""
+    while isinstance(error, GraphQLError) and error.original_error is not None:
+        error = error.original_error
+    return isinstance(error, _PASSING_FAILURES)
+
+
 class ErrorFormatter:
     """Formats the errors of one process. `count` is told the code of each."""
 

@@ -8,7 +8,8 @@ lists, abstract types) goes through graphql-core's own methods: the answers are 
 Knows nothing of HTTP, of limits or of any particular field.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from copy import copy
 from types import CodeType, CoroutineType
 from typing import Any, Final, TypeAlias
 
@@ -23,6 +24,7 @@ from graphql import (
     Node,
     OperationDefinitionNode,
     OperationType,
+    TypeNameMetaFieldDef,
     Undefined,
     VariableNode,
     get_variable_values,
@@ -92,6 +94,46 @@ class FieldPlan:
         self.attribute = _attribute(field)
         self.variables = None if details[0].fragment_variable_values else _variable_arguments(field, node)
         self.literals: dict[str, Any] | None = None if field.args else {}
+
+
+class PlainFields:
+    """The fields of an object that are all attributes of it: what is read by the thousand needs no executor.
+
+    `left_blank` are names of further fields that whoever reads puts in afterwards, at their place in the order.
+    """
+
+    __slots__ = ("_attributes", "_blank")
+
+    def __init__(self, type_: GraphQLObjectType, plans: Iterable[FieldPlan], left_blank: Collection[str] = ()) -> None:
+        """Raises `NotPlain` where a field is no attribute."""
+        self._blank: dict[str, Any] = {}
+        self._attributes: list[tuple[str, str, Callable[[Any], Any], bool]] = []
+        for plan in plans:
+            self._blank[plan.name] = type_.name if plan.field is TypeNameMetaFieldDef else None
+            if plan.name in left_blank or plan.field is TypeNameMetaFieldDef:
+                continue
+            if plan.attribute is None or plan.serialize is None:
+                raise NotPlain(f"{type_.name}.{plan.name} is no attribute")
+            self._attributes.append((plan.name, plan.attribute, plan.serialize, plan.nullable))
+
+    def read(self, source: object) -> dict[str, Any] | None:
+        """The fields' values in the document's order; None where one is not what its type says, for that is an error
+        which takes an executor to be told."""
+        values = self._blank.copy()
+        try:
+            for name, attribute, serialize, nullable in self._attributes:
+                value = getattr(source, attribute)
+                if value is not None:
+                    value = values[name] = serialize(value)
+                if value is None and not nullable:
+                    return None
+        except Exception:
+            return None
+        return values
+
+
+class NotPlain(Exception):  # noqa: N818 - says what it is
+    """A selection has fields that take an executor."""
 
 
 _READS_ATTRIBUTE: Final = next(
@@ -187,6 +229,18 @@ class Operation:
         self.field_plans: dict[int, tuple[FieldDetailsList, FieldPlan | None]] = {}
         self.selection_plans: dict[int, tuple[GroupedFieldSet, list[FieldPlan]]] = {}
 
+    def bound(self) -> "Operation":
+        """The same operation for execution with one set of variable values again and again.
+
+        With the values fixed, the selected fields are as well: they are worked out once, conditions or not. Whoever
+        asks for it must never execute it with other values.
+        """
+        bound = copy(self)
+        bound.is_static = True
+        bound.root_fields = None
+        bound.sub_fields, bound.field_plans, bound.selection_plans = {}, {}, {}
+        return bound
+
     def coerce_variables(self, inputs: dict[str, Any]) -> VariableValues | list[GraphQLError]:
         """The values that the resolvers see, or what is wrong with them: at most `VARIABLE_ERRORS_MAX` errors."""
         sources: Sources = {}
@@ -266,7 +320,8 @@ class OperationExecutor(Executor[None]):
             data = None
         return ExecutionResult(data, self.collected_errors.errors or None)
 
-    def _execute_root_fields(self) -> Any:
+    def root_selection(self) -> tuple[GraphQLObjectType, GroupedFieldSet]:
+        """The root type and what is selected on it. Raises `GraphQLError` where the schema has no such root."""
         plan = self.plan
         root_type = plan.schema.get_root_type(plan.kind)
         if root_type is None:
@@ -278,7 +333,20 @@ class OperationExecutor(Executor[None]):
             ).grouped_field_set
             if plan.is_static:
                 plan.root_fields = fields
-        if plan.kind is OperationType.MUTATION and len(fields) > 1:
+        return root_type, fields
+
+    def plain_fields(
+        self, type_: GraphQLObjectType, fields: GroupedFieldSet, left_blank: Collection[str] = ()
+    ) -> PlainFields | None:
+        """How to read `fields` of objects of this type without an executor; None where that cannot be."""
+        try:
+            return PlainFields(type_, self._selection(type_, fields), left_blank)
+        except NotPlain:
+            return None
+
+    def _execute_root_fields(self) -> Any:
+        root_type, fields = self.root_selection()
+        if self.plan.kind is OperationType.MUTATION and len(fields) > 1:
             return self.execute_fields_serially(root_type, None, None, fields, None)
         return self.execute_fields(root_type, None, None, fields, None)
 

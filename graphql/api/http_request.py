@@ -4,29 +4,24 @@ Everything that is refused here is refused before a token is looked at or a docu
 """
 
 import asyncio
-import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qsl
 
 from starlette.types import Receive
 
+from api.parameters import BadRequest, Parameters, decode_json, kind_of_json, parameters_of
 from app.errors import quoted
 
 BODY_BYTES_MAX: Final = 256 * 1024
 BODY_SECONDS_MAX: Final = 10.0
 """Within which the whole body must have come."""
 QUERY_PARAMETERS_MAX: Final = 20
-INTEGER_DIGITS_MAX: Final = 100
-"""Digits of a JSON integer that are read. A longer one is out of every range, whatever its other digits are."""
 HEADERS_KNOWN_MAX: Final = 256
 
 JSON: Final = "application/json"
 GRAPHQL_RESPONSE: Final = "application/graphql-response+json"
-
-_UNSTORABLE: Final = re.compile("[\x00\ud800-\udfff]")
+EVENT_STREAM: Final = "text/event-stream"
 
 Headers = Mapping[bytes, bytes]
 
@@ -45,71 +40,48 @@ class ClientGone(Exception):  # noqa: N818
     """The client has left before its request was there: nobody waits for an answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """A GraphQL request: what to execute, and with which variables, as they came."""
-
-    query: str
-    operation_name: str | None = None
-    variables: dict[str, Any] = field(default_factory=dict)
-
-
-class FloatText(float):
-    """A JSON number with a fraction or an exponent, which is shown as it was written."""
-
-    def __new__(cls, text: str) -> "FloatText":
-        """The number that `text` means; infinite where it is too large for a float."""
-        number = super().__new__(cls, text)
-        number.text = text
-        return number
-
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-def _integer(text: str) -> int:
-    # Longer ones would cost quadratic time, and over 4,300 digits Python refuses.
-    return int(text[:INTEGER_DIGITS_MAX])
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
-
-
-_decoder: Final = json.JSONDecoder(parse_float=FloatText, parse_int=_integer, parse_constant=_no_constant)
-
-
 # ------------------------------------------------------------------------------------------------ media types
 
-_response_types: dict[bytes, str | None] = {}
+
+class Accepted(NamedTuple):
+    """What a client takes: `media_type` for a single answer, and an event stream if it `streams`.
+
+    Where it `prefers_stream` every operation is answered by one, else subscriptions only.
+    """
+
+    media_type: str
+    streams: bool = False
+    prefers_stream: bool = False
+
+
+_PLAIN: Final = Accepted(JSON)
+_accepted: dict[bytes, Accepted | None] = {}
 _json_types: dict[bytes, bool] = {}
 
 
-def response_type(accept: bytes | None) -> str:
-    """The media type to answer with: `JSON` unless the client prefers the other. Raises 406 when it takes neither."""
+def accepted_types(accept: bytes | None) -> Accepted:
+    """How to answer. JSON unless the client prefers another. Raises 406 when it takes nothing that is made here."""
     if accept is None:
-        return JSON
-    if accept not in _response_types:
-        if len(_response_types) >= HEADERS_KNOWN_MAX:
-            _response_types.clear()
-        _response_types[accept] = _negotiate(accept.decode("latin-1").lower())
-    chosen = _response_types[accept]
+        return _PLAIN
+    if accept not in _accepted:
+        if len(_accepted) >= HEADERS_KNOWN_MAX:
+            _accepted.clear()
+        _accepted[accept] = _negotiate(accept.decode("latin-1").lower())
+    chosen = _accepted[accept]
     if chosen is None:
         raise HttpRefusal(
             406,
             "NOT_ACCEPTABLE",
-            f"Answers are {GRAPHQL_RESPONSE} or {JSON}, in UTF-8; the Accept header takes neither: "
-            f"{quoted(accept.decode('latin-1'), 80)}.",
+            f"Answers are {GRAPHQL_RESPONSE} or {JSON}, in UTF-8, or {EVENT_STREAM}; the Accept header takes none of "
+            f"them: {quoted(accept.decode('latin-1'), 80)}.",
         )
     return chosen
 
 
-def _negotiate(accept: str) -> str | None:
+def _negotiate(accept: str) -> Accepted | None:
     weights = {JSON: 0.0, GRAPHQL_RESPONSE: 0.0}
     named: list[str] = []
-    wildcard = 0.0
+    wildcard = stream = 0.0
     for item in accept.split(","):
         media_type, *parameters = (part.strip() for part in item.split(";"))
         values = dict(parameter.partition("=")[::2] for parameter in parameters)
@@ -119,12 +91,16 @@ def _negotiate(accept: str) -> str | None:
         if media_type in weights:
             named.append(media_type)
             weights[media_type] = weight
+        elif media_type == EVENT_STREAM:
+            stream = weight
         elif media_type in ("*/*", "application/*"):
             wildcard = max(wildcard, weight)
     best = max(named, key=lambda name: weights[name], default=None)
     if best is not None and weights[best] > 0:
-        return best
-    return JSON if wildcard > 0 and JSON not in named else None
+        return Accepted(best, stream > 0, stream > weights[best])
+    if wildcard > 0 and JSON not in named:
+        return Accepted(JSON, stream > 0, stream > 0)
+    return Accepted(JSON, streams=True, prefers_stream=True) if stream > 0 else None
 
 
 def _weight(text: str) -> float:
@@ -167,19 +143,19 @@ async def read_post(headers: Headers, receive: Receive) -> Parameters:
     _check_content_type(headers)
     body = await _read_body(headers, receive)
     if not body:
-        raise _bad_request('The body is empty: send JSON such as {"query": "{ serverTime }"}.')
+        raise BadRequest('The body is empty: send JSON such as {"query": "{ serverTime }"}.')
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
-        raise _bad_request(f"The body is not UTF-8: byte {body[error.start]:#04x} at position {error.start}.") from None
+        raise BadRequest(f"The body is not UTF-8: byte {body[error.start]:#04x} at position {error.start}.") from None
     if text.startswith("\ufeff"):
-        raise _bad_request("The body begins with a byte order mark: send UTF-8 without one.")
-    parameters = _decode(text, "The body")
+        raise BadRequest("The body begins with a byte order mark: send UTF-8 without one.")
+    parameters = decode_json(text, "The body")
     if isinstance(parameters, list):
-        raise _bad_request("The body is an array: send one operation in each request, batches are not answered.")
+        raise BadRequest("The body is an array: send one operation in each request, batches are not answered.")
     if not isinstance(parameters, dict):
-        raise _bad_request(f"The body must be a JSON object, not {_kind(parameters)}.")
-    return _parameters(parameters)
+        raise BadRequest(f"The body must be a JSON object, not {kind_of_json(parameters)}.")
+    return parameters_of(parameters)
 
 
 def read_get(query_string: bytes) -> Parameters:
@@ -192,16 +168,16 @@ def read_get(query_string: bytes) -> Parameters:
             max_num_fields=QUERY_PARAMETERS_MAX,
         )
     except ValueError:
-        raise _bad_request(
+        raise BadRequest(
             f"The query string is not percent-encoded UTF-8, or has more than {QUERY_PARAMETERS_MAX} parameters."
         ) from None
     parameters: dict[str, Any] = dict(pairs)
     for name in ("variables", "extensions"):
         if parameters.get(name):
-            parameters[name] = _decode(parameters[name], f"The parameter {name}")
+            parameters[name] = decode_json(parameters[name], f"The parameter {name}")
         else:
             parameters.pop(name, None)
-    return _parameters(parameters)
+    return parameters_of(parameters)
 
 
 async def _read_body(headers: Headers, receive: Receive) -> bytes:
@@ -239,74 +215,6 @@ async def _read_rest(begun: bytes, receive: Receive) -> bytes:
         size += len(chunk)
         more = message.get("more_body", False)
     return b"".join(chunks)
-
-
-def _decode(text: str, what: str) -> Any:
-    try:
-        value = _decoder.decode(text)
-    except RecursionError:
-        raise _bad_request(f"{what} is nested too deeply.") from None
-    except json.JSONDecodeError as error:
-        problem = error.msg.removesuffix(" at")
-        raise _bad_request(f"{what} is not JSON: {problem} at line {error.lineno} column {error.colno}.") from None
-    except ValueError as error:
-        raise _bad_request(f"{what} is not JSON: {error}.") from None
-    if "\\u" in text:
-        _check_storable(value, what)
-    return value
-
-
-def _check_storable(value: Any, what: str) -> None:
-    """Escapes can write what is no text: halves of surrogate pairs, which are no UTF-8, and NUL, which nobody means."""
-    stack = [value]
-    while stack:
-        inner = stack.pop()
-        if isinstance(inner, str):
-            found = _UNSTORABLE.search(inner)
-            if found:
-                raise _bad_request(f"{what} has the escape \\u{ord(found[0]):04x}, which stands for no character.")
-        elif isinstance(inner, dict):
-            stack.extend(inner)
-            stack.extend(inner.values())
-        elif isinstance(inner, list):
-            stack.extend(inner)
-
-
-def _parameters(values: Mapping[str, Any]) -> Parameters:
-    query = values.get("query")
-    if not isinstance(query, str):
-        said = f"it is {_kind(query)}" if "query" in values else "it is missing"
-        raise _bad_request(f"The parameter query must be a string, the GraphQL document; {said}.")
-    operation_name = values.get("operationName")
-    if operation_name is not None and not isinstance(operation_name, str):
-        raise _bad_request(f"The parameter operationName must be a string or null, not {_kind(operation_name)}.")
-    variables = values.get("variables")
-    if variables is not None and not isinstance(variables, dict):
-        raise _bad_request(f"The parameter variables must be an object or null, not {_kind(variables)}.")
-    extensions = values.get("extensions")
-    if extensions is not None and not isinstance(extensions, dict):
-        raise _bad_request(f"The parameter extensions must be an object or null, not {_kind(extensions)}.")
-    return Parameters(query, operation_name or None, variables or {})
-
-
-def _kind(value: object) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case _:
-            return "an object"
-
-
-def _bad_request(message: str) -> HttpRefusal:
-    return HttpRefusal(400, "BAD_REQUEST", message)
 
 
 def _too_large() -> HttpRefusal:

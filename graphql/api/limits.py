@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from graphql import (
     DefinitionNode,
+    EnumValueNode,
     ExecutableDefinitionNode,
     FieldNode,
     FragmentDefinitionNode,
@@ -33,6 +34,10 @@ from graphql import (
 )
 from graphql.utilities.coerce_input_value import coerce_default_value
 
+from app import clock
+from app.pricing.intervals import Interval, buckets
+from app.pricing.reads import CANDLES_MAX
+
 SOURCE_LENGTH_MAX: Final = 100_000
 """Characters of a document."""
 TOKENS_MAX: Final = 2_000
@@ -54,8 +59,8 @@ ALIASES_MAX: Final = 30
 ROOT_FIELDS_MAX: Final = 20
 LIST_SIZE_MAX: Final = 500
 """Of `first`, `last` and lists of ids."""
-COUNT_BACK_MAX: Final = 5_000
-"""Of `countBack`: rows of four prices, not objects of their own."""
+COUNT_BACK_MAX: Final = CANDLES_MAX
+"""Of `countBack`, and of the candles that there is time for from `from` to `to`."""
 LIST_PRODUCT_MAX: Final = 10_000
 """Objects that nested lists could hold: the product of their sizes."""
 COST_MAX: Final = 30_000
@@ -65,6 +70,10 @@ COST_PER_POINT: Final = 500
 
 LIST_SIZE_ASSUMED: Final = 50
 """Where a paged list is asked for without a size: the page that is given then."""
+ROW_FIELDS_PER_COST: Final = 5
+"""Fields of a series' rows, which are only read and written, that cost as much as one other field: 7 us."""
+CANDLES_ASSUMED: Final = 500
+"""Candles that are given where neither countBack nor from says how many."""
 PLAIN_LIST_SIZE_ASSUMED: Final = 10
 """Of lists that are not paged: balances, errors, scopes."""
 
@@ -75,6 +84,10 @@ INTROSPECTION_LIST_COST: Final = 50
 _SIZE_MAXIMA: Final = {"first": LIST_SIZE_MAX, "last": LIST_SIZE_MAX, "countBack": COUNT_BACK_MAX}
 _ID_LISTS: Final = frozenset({"ids", "assetIds"})
 _ASKED_SIZES: Final = _SIZE_MAXIMA.keys() | _ID_LISTS
+_CANDLE_ARGUMENTS: Final = ("countBack", "from", "to", "interval")
+_ROWS: Final = "Series"
+_PAGES: Final = ("Connection", _ROWS)
+"""How the names of types end whose lists have the size that the field of the type was asked for."""
 _SHOWN_MAX: Final = 10**12
 
 
@@ -105,6 +118,39 @@ class _VariableSize:
 
 
 @dataclass(frozen=True, slots=True)
+class _CandleCount:
+    """How many candles a field is asked for: by `countBack`, or else by the time from `from` to `to`, or to now.
+
+    Of each argument what stands in the document: a number, an interval's name or a variable; None where it is left out.
+    """
+
+    name: str
+    arguments: Mapping[str, int | str | VariableNode | None]
+    defaults: Mapping[str, int | str | None]
+
+    def value(self, variables: Mapping[str, Any]) -> int:
+        """The number with these variables, read without coercing them: what is none is refused later."""
+        count_back, since, to, interval = (self._given(name, variables) for name in _CANDLE_ARGUMENTS)
+        if isinstance(count_back, int):
+            _at_most(f"{self.name}.countBack", count_back, COUNT_BACK_MAX)
+            return max(0, count_back)
+        if not isinstance(since, int) or not isinstance(interval, str) or interval not in Interval.__members__:
+            return CANDLES_ASSUMED
+        end = to if isinstance(to, int) else int(clock.now().timestamp()) + 1
+        # What is more than the maximum is refused later, with a message of its own.
+        return min(buckets(Interval(interval), since, end), COUNT_BACK_MAX)
+
+    def _given(self, argument: str, variables: Mapping[str, Any]) -> object:
+        value: object = self.arguments.get(argument)
+        if isinstance(value, VariableNode):
+            value = variables.get(value.name.value, self.defaults.get(value.name.value))
+        if isinstance(value, float) and value == value // 1:
+            # A float without a fraction is an Int to GraphQL.
+            return int(value)
+        return None if isinstance(value, bool) else value
+
+
+@dataclass(frozen=True, slots=True)
 class _Cost:
     """Fields that could be executed, and the largest number of objects that nested lists among them could hold.
 
@@ -113,7 +159,7 @@ class _Cost:
 
     fields: int = 0
     product: int = 1
-    lists: tuple[tuple[int, tuple[_VariableSize, ...], "_Cost"], ...] = ()
+    lists: tuple[tuple[int, tuple[_VariableSize | _CandleCount, ...], "_Cost"], ...] = ()
     lists_within: int = 0
 
     def beside(self, other: "_Cost") -> "_Cost":
@@ -125,7 +171,7 @@ class _Cost:
             _bounded_lists(self.lists_within + other.lists_within),
         )
 
-    def times(self, size: int, variables: tuple[_VariableSize, ...]) -> "_Cost":
+    def times(self, size: int, variables: tuple[_VariableSize | _CandleCount, ...]) -> "_Cost":
         """The cost of a list of objects that cost this each."""
         if self.lists or variables:
             return _Cost(0, 1, ((size, variables, self),), _bounded_lists(self.lists_within + 1))
@@ -254,10 +300,18 @@ class _Measurer:
         self._schema = schema
         self._fragments = fragments
         self._measured: dict[tuple[str, bool], _Measure] = {}
+        streams = schema.subscription_type
+        self._events = {get_named_type(field.type) for field in streams.fields.values()} if streams else set()
         self._variable_defaults = {
             definition.variable.name.value: _literal_size(definition.default_value)
             for definition in operation.variable_definitions or ()
             if definition.default_value is not None
+        }
+
+        self._candle_defaults = {
+            definition.variable.name.value: argument
+            for definition in operation.variable_definitions or ()
+            if not isinstance(argument := _candle_argument(definition.default_value), VariableNode)
         }
 
     def root_fields(self, node: SelectionSetNode) -> int:
@@ -325,15 +379,30 @@ class _Measurer:
         cost = each.cost
         if field is not None and node.selection_set is not None:
             size, variables = self._sizes(node, field)
-            if size is None and is_list and not (type_ is not None and type_.name.endswith("Connection")):
-                size = PLAIN_LIST_SIZE_ASSUMED
+            if is_list and type_ is not None and type_.name.endswith(_ROWS):
+                cost = replace(cost, fields=-(-cost.fields // ROW_FIELDS_PER_COST))
+            if size is None and not variables:
+                size = self._size_assumed(type_, is_list=is_list)
             if size is not None or variables:
                 cost = cost.times(size or 0, variables)
         return replace(each, depth=each.depth + 1, aliases=aliases, cost=_Cost(1).beside(cost))
 
-    def _sizes(self, node: FieldNode, field: GraphQLField) -> tuple[int | None, tuple[_VariableSize, ...]]:
+    def _size_assumed(self, type_: GraphQLNamedType | None, *, is_list: bool) -> int | None:
+        """How many objects a field of `type_` stands for that says nothing of it; None for one."""
+        if type_ is not None and type_ is self._schema.subscription_type:
+            return LIST_SIZE_ASSUMED
+        if not is_list or (type_ is not None and type_.name.endswith(_PAGES)):
+            return None
+        # An event holds about one item for each of its stream's assets, and those are counted already.
+        return None if type_ in self._events else PLAIN_LIST_SIZE_ASSUMED
+
+    def _sizes(
+        self, node: FieldNode, field: GraphQLField
+    ) -> tuple[int | None, tuple[_VariableSize | _CandleCount, ...]]:
         """The size that is known and those that come in variables, of a field that can be asked for many objects."""
         given = {argument.name.value: argument.value for argument in node.arguments or ()}
+        if field.args.keys() >= {*_CANDLE_ARGUMENTS}:
+            return self._candles(node.name.value, given)
         size: int | None = None
         variables: list[_VariableSize] = []
         for argument, definition in field.args.items():
@@ -359,6 +428,23 @@ class _Measurer:
             elif argument in _SIZE_MAXIMA and not given.keys() & _ASKED_SIZES:
                 size = max(size or 0, LIST_SIZE_ASSUMED)
         return size, tuple(variables)
+
+    def _candles(
+        self, name: str, given: Mapping[str, ValueNode]
+    ) -> tuple[int | None, tuple[_VariableSize | _CandleCount, ...]]:
+        arguments = {argument: _candle_argument(given.get(argument)) for argument in _CANDLE_ARGUMENTS}
+        count = _CandleCount(name, arguments, self._candle_defaults)
+        if isinstance(arguments["countBack"], int):
+            return count.value({}), ()
+        return None, (count,)
+
+
+def _candle_argument(value: ValueNode | None) -> int | str | VariableNode | None:
+    if isinstance(value, VariableNode):
+        return value
+    if isinstance(value, EnumValueNode):
+        return value.value
+    return int(value.value[:18]) if isinstance(value, IntValueNode) else None
 
 
 def _literal_size(value: ValueNode) -> int:

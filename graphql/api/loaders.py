@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 from app import clock
 from app.accounts.api_keys import ApiKey, api_keys_by_id
@@ -17,18 +16,16 @@ from app.accounts.asset_requests import AssetRequest, asset_requests_by_id
 from app.accounts.profiles import Account, accounts_by_id
 from app.admin.audit_log import AuditEntry, audit_entries_by_id
 from app.db import Connection, Database
-from app.demo.replay import current_values
 from app.exchange import reads
 from app.exchange.assets import Asset
 from app.exchange.orders import Order, Trade
-from app.exchange.stats import DayStats, TradeStats
 from app.ledger.reads import Cash, StatementEntry, cash_of, entries_by_id
+from app.pricing.reads import latest_ticks
+from app.pricing.stats import DayStats, day_stats, untracked_day
+from app.pricing.ticks import Tick
 
 K = TypeVar("K")
 V = TypeVar("V")
-
-_TRADE_STATS: "WeakKeyDictionary[Database, TradeStats]" = WeakKeyDictionary()
-"""The process's statistics of each database that it has open: the one thing here that outlives a request."""
 
 
 class Loader(Generic[K, V]):
@@ -92,21 +89,22 @@ class Loaders:
         return self._by(lambda connection, ids: reads.assets_by_id(connection=connection, ids=ids))
 
     @cached_property
-    def replayed(self) -> Loader[int, int]:
-        """F of the assets that replay a series, by asset id, 10^-12."""
-        return self._by(lambda connection, ids: current_values(connection=connection, asset_ids=ids, at=self.at))
+    def latest_ticks(self) -> Loader[int, Tick]:
+        """The last tick of assets, by asset id; none where no engine has ticked."""
+        return self._by(lambda connection, ids: latest_ticks(connection=connection, asset_ids=ids))
 
     @cached_property
     def day_stats(self) -> Loader[Asset, DayStats]:
         """The last 24 hours of assets."""
-        stats = _TRADE_STATS.setdefault(self._database, TradeStats())
 
-        async def fetch(assets: list[Asset]) -> dict[Asset, DayStats]:
-            return dict(
-                zip(assets, await stats.last_day(database=self._database, assets=assets, at=self.at), strict=True)
-            )
+        async def read(connection: Connection, assets: list[Asset]) -> dict[Asset, DayStats]:
+            days = await day_stats(connection=connection, asset_ids=[asset.id for asset in assets], at=self.at)
+            untracked = [asset for asset in assets if asset.id not in days]
+            if untracked:
+                days |= await untracked_day(connection=connection, assets=untracked, at=self.at)
+            return {asset: days[asset.id] for asset in assets}
 
-        return Loader(fetch)
+        return self._by(read)
 
     @cached_property
     def trades(self) -> Loader[tuple[int, int], Trade]:

@@ -22,7 +22,7 @@ Cursor = NewType("Cursor", str)
 Address = NewType("Address", str)
 
 SEQ_MAX: Final = 2**53 - 1
-_UNIX_SECONDS_MAX: Final = 253_402_300_799
+UNIX_SECONDS_MAX: Final = 253_402_300_799
 """9999-12-31T23:59:59Z."""
 _STREAM_CURSOR_LENGTH_MAX: Final = 4096
 _INSTANT = re.compile(
@@ -78,7 +78,7 @@ def _described(value: object) -> str:
 _DECIMAL_EXPECTED: Final = 'Decimal is a JSON string such as "12.5", or an integer, never a float'
 _INSTANT_EXPECTED: Final = 'DateTime is an RFC 3339 instant with its offset, such as "2026-01-31T09:30:00Z"'
 _SEQ_EXPECTED: Final = f"Seq is an integer from 0 to {SEQ_MAX}"
-_UNIX_SECONDS_EXPECTED: Final = f"UnixSeconds is an integer from 0 to {_UNIX_SECONDS_MAX}"
+_UNIX_SECONDS_EXPECTED: Final = f"UnixSeconds is an integer from 0 to {UNIX_SECONDS_MAX}"
 _CURSOR_EXPECTED: Final = "Cursor is the text that a stream's event carried"
 _ADDRESS_EXPECTED: Final = "Address is 0x and 40 hexadecimal digits"
 
@@ -122,6 +122,8 @@ def _parse_instant(value: object) -> datetime:
 
 def _serialize_instant(value: object) -> str:
     """RFC 3339 with a Z, microseconds only where there are any."""
+    if isinstance(value, datetime) and value.tzinfo is UTC:
+        return f"{value.isoformat()[:-6]}Z"
     if not isinstance(value, datetime) or value.utcoffset() is None:
         raise TypeError("a DateTime is written from a datetime with its offset")
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -229,7 +231,7 @@ SCALARS: Final[dict[object, ScalarDefinition]] = {
         "UnixSeconds",
         description="Seconds since 1970-01-01T00:00:00Z: a JSON integer.",
         expected=_UNIX_SECONDS_EXPECTED,
-        parse=_bounded_integer(_UNIX_SECONDS_MAX, _UNIX_SECONDS_EXPECTED),
+        parse=_bounded_integer(UNIX_SECONDS_MAX, _UNIX_SECONDS_EXPECTED),
         serialize=int,
     ),
     Cursor: _scalar(

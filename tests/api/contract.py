@@ -12,7 +12,7 @@ from graphql import GraphQLSchema, build_schema
 
 CONTRACT: Final = Path(__file__).parent / "contract.graphql"
 SECTIONS: Final = ("scalars", "errors", "markets", "orders", "accounts", "admin", "roots", "realtime", "oracle")
-LATER: Final = ("realtime", "oracle")
+LATER: Final = ("oracle",)
 """Sections of capabilities that are not built yet."""
 _HEADING: Final = re.compile(r"^# -{20,} (\w+)$", re.MULTILINE)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, cast
 
@@ -11,8 +11,10 @@ from graphql import GraphQLError
 from starlette.types import ASGIApp, Message
 from strawberry.schema.config import StrawberryConfig
 
+from api.connections import Connections
 from api.context import Info
 from api.http import GraphQLEndpoint
+from api.operations import Operations
 from api.scalars import SCALARS, Decimal, Seq
 from app import clock
 from app.accounts.authentication import Authenticator
@@ -23,8 +25,10 @@ from app.db import Database
 from app.errors import ErrorCode, Forbidden, Unauthenticated, invalid, refuse
 from app.exchange.settlement import Settlement
 from app.ratelimit import RateLimiter
+from app.realtime.hub import Realtime
 from app.services import Services
 from app.telemetry import Metrics
+from tests.api.readers import Readers
 from tests.conftest import make_settings
 
 GOOD_TOKEN = "mgs_" + "g" * 43
@@ -62,6 +66,7 @@ def stub_services(*, rate_limiter: RateLimiter | None = None, settings: Mapping[
         hasher=cast("PasswordHasher", None),
         rate_limiter=rate_limiter or RateLimiter(None, made),
         metrics=Metrics(version="0", environment="development"),
+        realtime=cast("Realtime", None),
         started_at=clock.now(),
     )
 
@@ -70,6 +75,8 @@ def stub_services(*, rate_limiter: RateLimiter | None = None, settings: Mapping[
 
 done: list[str] = []
 """What mutations have done."""
+waiting: list[asyncio.Future[str]] = []
+"""Queries that wait for their answer."""
 
 
 @strawberry.type
@@ -149,6 +156,11 @@ class Query:
         }[how]
 
     @strawberry.field
+    async def waits(self) -> str:
+        waiting.append(asyncio.get_running_loop().create_future())
+        return await waiting[-1]
+
+    @strawberry.field
     def unencodable(self) -> str:
         return "\ud800"
 
@@ -166,12 +178,28 @@ class Mutation:
         return text
 
     @strawberry.mutation
+    async def note_late(self) -> str:
+        waiting.append(asyncio.get_running_loop().create_future())
+        done.append(await waiting[-1])
+        return "done"
+
+    @strawberry.mutation
     async def place(self, order: OrderInput) -> str:
         done.append(order.shares)
         return order.shares
 
 
-schema = strawberry.Schema(query=Query, mutation=Mutation, config=StrawberryConfig(scalar_map=SCALARS))
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def numbers(self, how: str = "well") -> AsyncGenerator[int, None]:
+        """Opened by tests/api/readers.py, never executed."""
+        yield 0
+
+
+schema = strawberry.Schema(
+    query=Query, mutation=Mutation, subscription=Subscription, config=StrawberryConfig(scalar_map=SCALARS)
+)
 
 
 # ------------------------------------------------------------------------------------------------ requests
@@ -288,7 +316,10 @@ class Edge:
 
 
 def make_edge(*, rate_limiter: RateLimiter | None = None, **settings: object) -> Edge:
-    """An endpoint of one's own."""
+    """An endpoint of one's own, whose subscriptions open by stand-ins."""
     services = stub_services(rate_limiter=rate_limiter, settings=settings)
     done.clear()
-    return Edge(GraphQLEndpoint(schema, services), services)
+    endpoint = GraphQLEndpoint(
+        Operations(schema, services), connections=Connections(services), open_subscription=Readers().open
+    )
+    return Edge(endpoint, services)

@@ -48,7 +48,11 @@ def test_a_way_to_owned_objects_without_a_gate_fails_the_build(field: str) -> No
 
 
 def test_every_field_of_the_roots_is_open_or_has_a_gate_or_checks_itself() -> None:
-    rules = {f"{root}.{name}": rule for root in ("Query", "Mutation") for name, rule in TABLE[root][1].items()}
+    rules = {
+        f"{root}.{name}": rule
+        for root in ("Query", "Mutation", "Subscription")
+        for name, rule in TABLE[root][1].items()
+    }
 
     assert [name for name, rule in rules.items() if rule not in (Rule.OPEN, Rule.CHECKS_ITSELF, *GATES)] == []
     assert sorted(name for name, rule in rules.items() if rule is Rule.CHECKS_ITSELF) == ["Query.node", "Query.nodes"]

@@ -9,6 +9,7 @@ from app.accounts.sign_up import NewAccount, sign_up
 from app.db import Database
 from app.exchange.assets import AssetStatus
 from app.exchange.settlement import Settlement
+from tests.api.conftest import Market
 from tests.api.harness import Answer, Api
 from tests.factories import LONG, new_account, new_admin, new_asset, place_order, set_status
 
@@ -112,9 +113,8 @@ async def test_the_audit_log_tells_who_did_what_and_why(api: Api, database: Data
     assert log["pageInfo"] == {"hasNextPage": True}
 
 
-async def test_reconciliation_finds_nothing_wrong_with_an_honest_ledger(
-    api: Api, database: Database, settlement: Settlement
-) -> None:
+async def test_reconciliation_finds_nothing_wrong_with_an_honest_ledger(own_market: Market) -> None:
+    api, database, settlement = own_market
     admin, trader = await new_admin(database), await new_account(database, usdc="100")
     await place_order(settlement, trader, await new_asset(database), shares="1")
     query = "{ admin { reconciliation { ok checkedAt transfers findings { check subject expected actual } } } }"

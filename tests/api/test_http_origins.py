@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from api.http import client_address
+from api.peers import client_address
 from tests.api.edge import Edge, make_edge
 
 APP = "https://app.example"
@@ -69,14 +69,11 @@ async def test_a_preflight_allows_json_and_tokens_to_allowed_origins_only(edge: 
     ],
 )
 def test_forwarded_addresses_count_from_trusted_proxies_only(peer: str, forwarded: list[str], address: str) -> None:
-    headers = [(b"x-forwarded-for", value.encode()) for value in forwarded]
-    scope = {"client": (peer, 1), "headers": headers}
+    values = [value.encode() for value in forwarded]
 
-    assert client_address(scope, dict(headers), [ip_network("10.0.0.0/8")]) == address
+    assert client_address(peer, values, [ip_network("10.0.0.0/8")]) == address
 
 
 def test_without_trusted_proxies_nobody_is_believed() -> None:
-    headers = [(b"x-forwarded-for", b"198.51.100.1")]
-
-    assert client_address({"client": ("127.0.0.1", 1), "headers": headers}, dict(headers), []) == "127.0.0.1"
-    assert client_address({"client": None, "headers": headers}, dict(headers), []) == "unknown"
+    assert client_address("127.0.0.1", [b"198.51.100.1"], []) == "127.0.0.1"
+    assert client_address(None, [b"198.51.100.1"], []) == "unknown"

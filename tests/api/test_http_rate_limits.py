@@ -8,7 +8,8 @@ import pytest
 from redis.asyncio import Redis
 
 from api import operation_cache
-from api.http import CHARACTERS_PER_POINT, READ_FREE_CHARACTERS, GraphQLEndpoint
+from api.http import GraphQLEndpoint
+from api.operations import CHARACTERS_PER_POINT, READ_FREE_CHARACTERS
 from app.accounts.principals import ANONYMOUS, Principal
 from app.errors import Unauthenticated
 from app.local.valkey import EmbeddedValkey
@@ -121,7 +122,7 @@ def padded(query: str, length: int) -> str:
 
 def kept(edge: Edge, text: str) -> bool:
     assert isinstance(edge.app, GraphQLEndpoint)
-    return text in edge.app.cache
+    return text in edge.app.operations.cache
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import pytest
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
-from api import http, http_request
-from api.http import IN_FLIGHT_MAX, GraphQLEndpoint
+from api import http_request, operations
+from api.http import GraphQLEndpoint
 from api.http_request import BODY_BYTES_MAX
+from api.operations import IN_FLIGHT_MAX
 from tests.api.edge import FAILING_TOKEN, GOOD_TOKEN, NO_REPLY, Edge, done, make_edge
 
 GRAPHQL = "application/graphql-response+json"
@@ -208,14 +209,14 @@ async def test_a_client_that_leaves_while_it_is_answered_is_no_fault(edge: Edge,
 
 async def test_more_requests_than_can_be_held_are_503(edge: Edge) -> None:
     assert isinstance(edge.app, GraphQLEndpoint)
-    edge.app.in_flight = IN_FLIGHT_MAX
+    edge.app.operations.in_flight = IN_FLIGHT_MAX
 
     reply = await edge.post('mutation { note(text: "x") }')
 
     assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "OVERLOADED", "1")
     assert reply.error["extensions"]["retryable"] is True
     assert done == []
-    edge.app.in_flight -= 1
+    edge.app.operations.in_flight -= 1
     assert (await edge.post('mutation { note(text: "x") }')).status == 200
 
 
@@ -232,23 +233,23 @@ async def test_a_body_that_is_slow_to_come_takes_no_place(edge: Edge) -> None:
 
         await endpoint(scope, late, send)
 
-    with patch.object(http, "IN_FLIGHT_MAX", 1):
+    with patch.object(operations, "IN_FLIGHT_MAX", 1):
         slow = asyncio.create_task(Edge(slowly, edge.services).post("{ hello }"))
         await reading.wait()
-        assert endpoint.in_flight == 0
+        assert endpoint.operations.in_flight == 0
         assert (await edge.post("{ hello }")).status == 200
         rest.set()
         assert (await slow).status == 200
-    assert endpoint.in_flight == 0
+    assert endpoint.operations.in_flight == 0
 
 
 async def test_what_is_under_way_takes_a_place_until_its_end_however_it_ends(edge: Edge) -> None:
     assert isinstance(edge.app, GraphQLEndpoint)
-    with patch.object(http, "IN_FLIGHT_MAX", 1):
+    with patch.object(operations, "IN_FLIGHT_MAX", 1):
         # The first waits for its token to be looked up when the second comes.
         replies = await asyncio.gather(edge.post("{ who }", token=GOOD_TOKEN), edge.post("{ who }"))
         assert [reply.status for reply in replies] == [200, 503]
-        assert edge.app.in_flight == 0
+        assert edge.app.operations.in_flight == 0
         for query, token, code in (
             ("{", None, "GRAPHQL_PARSE_FAILED"),
             ("subscription { x }", None, "BAD_REQUEST"),
@@ -256,7 +257,7 @@ async def test_what_is_under_way_takes_a_place_until_its_end_however_it_ends(edg
             ("{ who }", FAILING_TOKEN, "SERVICE_UNAVAILABLE"),
         ):
             assert (await edge.post(query, token=token)).code == code
-            assert edge.app.in_flight == 0
+            assert edge.app.operations.in_flight == 0
 
 
 # ------------------------------------------------------------------------------------------------ methods
@@ -322,4 +323,7 @@ async def test_subscriptions_are_refused_in_plain_words(edge: Edge, method: str)
     )
 
     assert (reply.status, reply.code) == (400, "BAD_REQUEST")
-    assert reply.error["message"] == "Subscriptions are not answered over plain HTTP: only queries and mutations are."
+    assert reply.error["message"] == (
+        "Subscriptions are not answered over plain HTTP: use a WebSocket at this address, with the subprotocol "
+        "graphql-transport-ws, or ask for an event stream by Accept: text/event-stream."
+    )

@@ -1,6 +1,7 @@
 """What operations may ask for at most, measured before anything is executed."""
 
 import re
+import time
 from math import inf, nan
 from typing import Any
 from unittest.mock import patch
@@ -18,6 +19,7 @@ from graphql import (
 from api import operation_cache
 from api.limits import (
     ALIASES_MAX,
+    CANDLES_ASSUMED,
     COST_MAX,
     COUNT_BACK_MAX,
     DEPTH_MAX,
@@ -281,6 +283,94 @@ def test_terms_with_variables_cannot_be_doubled_without_end() -> None:
     document = f"query($n: Int) {{ item {{ ...F0 }} }} {levels} fragment F12 on Item {{ name }}"
 
     assert refusal(document) == f"lists sized by variables 62, at most {VARIABLE_LISTS_MAX}"
+
+
+# ------------------------------------------------------------------------------------------------ candles
+
+CANDLES = """query ($count: Int, $from: UnixSeconds, $to: UnixSeconds = 60000, $interval: Interval! = M1) {
+  candles(assetId: "x", countBack: $count, from: $from, to: $to, interval: $interval) { candles { time } noData } }"""
+ROWS = "{ candles { time open high low close volume trades closed assetId interval } noData nextTime }"
+
+
+def candles(document: str, variables: dict[str, Any] | None = None) -> int:
+    """For how many candles the operation is charged; each costs 3: itself, its fields together, noData."""
+    fields, _ = measured(document, schema=market_schema._schema).cost.evaluate(variables or {})
+    assert fields % 3 == 1
+    return fields // 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        ("countBack: 7", 7),
+        ("countBack: 7, from: 0, to: 60000", 7),
+        ("countBack: -7", 0),
+        ("from: 0, to: 60000", 1_000),
+        ("from: 1, to: 61", 1),
+        ("from: 60, to: 0", 0),
+        ("from: 0, to: 999999999", COUNT_BACK_MAX),
+        ("from: 0", COUNT_BACK_MAX),
+        ("to: 60", CANDLES_ASSUMED),
+        ("countBack: null", CANDLES_ASSUMED),
+        ("from: null, to: 60", CANDLES_ASSUMED),
+        ('from: "0", to: 60', CANDLES_ASSUMED),
+    ],
+)
+def test_candles_cost_as_many_as_there_may_be(arguments: str, count: int) -> None:
+    assert candles(f'{{ candles(assetId: "x", interval: M1, {arguments}) {{ candles {{ time }} noData }} }}') == count
+
+
+@pytest.mark.parametrize(
+    ("variables", "count"),
+    [
+        ({}, CANDLES_ASSUMED),
+        ({"count": 9}, 9),
+        ({"count": 9.0, "from": 0}, 9),
+        ({"count": None, "from": 0}, 1_000),
+        ({"from": 30_000}, 500),
+        ({"from": 30_000, "to": 30_000.0}, 0),
+        ({"from": 0, "interval": "H1"}, 17),
+        ({"from": 0, "interval": "H2"}, CANDLES_ASSUMED),
+        ({"from": 0, "interval": 3}, CANDLES_ASSUMED),
+        ({"from": True}, CANDLES_ASSUMED),
+        ({"from": 0, "to": None}, COUNT_BACK_MAX),
+        ({"from": 10**40}, 0),
+        ({"from": inf}, CANDLES_ASSUMED),
+    ],
+)
+def test_what_candles_are_asked_for_may_come_in_variables(variables: dict[str, Any], count: int) -> None:
+    assert candles(CANDLES, variables) == count
+
+
+def test_the_candles_up_to_now_are_counted_when_they_are_asked_for() -> None:
+    now = int(time.time())
+
+    document = f'{{ candles(assetId: "x", interval: M1, from: {now - 6_000}) {{ candles {{ time }} noData }} }}'
+
+    assert 100 <= candles(document) <= 102
+
+
+def test_as_many_candles_as_there_may_be_can_be_asked_for_with_all_their_fields() -> None:
+    document = f'{{ candles(assetId: "x", interval: M1, countBack: %s) {ROWS} }}'
+
+    def points(count: int) -> int:
+        return measured(document % count, schema=market_schema._schema).points({})
+
+    # itself, ten fields for the cost of two, noData, nextTime
+    assert [points(count) for count in (1, 500, COUNT_BACK_MAX)] == [1, 6, 51]
+    with pytest.raises(TooComplex, match=rf"candles.countBack {COUNT_BACK_MAX + 1}, at most {COUNT_BACK_MAX} allowed"):
+        points(COUNT_BACK_MAX + 1)
+
+
+def test_ticks_cost_what_their_first_says() -> None:
+    document = '{ ticks(assetId: "x", afterSeq: 0%s) { seq at } }'
+
+    def cost(first: str) -> int:
+        return measured(document % first, schema=market_schema._schema).cost.evaluate({})[0]
+
+    assert [cost(first) for first in ("", ", first: 3")] == [1 + 500 * 2, 1 + 3 * 2]
+    with pytest.raises(TooComplex, match=r"ticks.first 501, at most 500 allowed"):
+        cost(", first: 501")
 
 
 # ------------------------------------------------------------------------------------------------ introspection

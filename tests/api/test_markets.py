@@ -102,7 +102,9 @@ query ($id: ID) { asset(id: $id) { price {
 """
 
 
-async def test_before_any_reading_the_price_is_m_itself(api: Api, database: Database, settlement: Settlement) -> None:
+async def test_before_the_first_tick_the_price_is_m_itself(
+    api: Api, database: Database, settlement: Settlement
+) -> None:
     asset_id = await new_asset(database)
     trader = await new_account(database, usdc="1000")
     await place_order(settlement, trader, asset_id, shares="100")
@@ -125,26 +127,12 @@ async def test_before_any_reading_the_price_is_m_itself(api: Api, database: Data
     }
 
 
-async def test_where_a_series_is_replayed_m_and_the_series_count_alike(api: Api, database: Database) -> None:
-    asset_id = await new_asset(database)
-    async with database.transaction() as unit:
-        # The first value of the series is 5.0, and a price of value * 0 + 2 needs no arithmetic to be believed.
-        await unit.connection.execute(
-            'INSERT INTO series_replays (asset_id, series, "column", scale, "offset", speed, position_ms, advanced_at)'
-            " VALUES ($1, 'seattle-weather', 'temp_max', '0', '2', 1, 0, now())",
-            asset_id,
-        )
-
-    price = (await api.data(PRICE, {"id": node_id("Asset", asset_id)}))["asset"]["price"]
-
-    assert (price["market"], price["fundamental"]) == ("1", "2")
-    assert (price["marketWeight"], price["display"]) == ("0.5", "1.5")
-
-
 STATS = "query ($id: ID) { asset(id: $id) { stats24h { volume trades open high low close change } } }"
 
 
-async def test_stats_follow_every_trade(api: Api, database: Database, settlement: Settlement) -> None:
+async def test_before_the_first_tick_stats_follow_every_trade(
+    api: Api, database: Database, settlement: Settlement
+) -> None:
     asset_id = await new_asset(database, fee_rate="0")
     variables = {"id": node_id("Asset", asset_id)}
     trader = await new_account(database, usdc="1000")

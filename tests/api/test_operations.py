@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import orjson
 from graphql import OperationDefinitionNode, graphql, parse
 
 from api.context import Context
@@ -12,7 +13,10 @@ from api.schema import schema
 from app.accounts.principals import ANONYMOUS, Principal
 from app.db import Database
 from app.exchange.settlement import Settlement
+from app.realtime.events import EventKind
+from tests.api.conftest import Market
 from tests.api.harness import Answer, Api
+from tests.api.streaming import FakeRealtime, subscribe, with_realtime
 from tests.conftest import ADMIN_PASSWORD
 from tests.factories import new_account, new_asset, place_order
 
@@ -50,6 +54,21 @@ class Tab:
         self.left.discard(operation)
         return result.data
 
+    async def follow(self, operation: str, **values: object) -> Answer:
+        """A HEARTBEAT of a subscription, whose variables are the tab's; other events are tested elsewhere."""
+        given = self.given[operation]
+        variables = {**given, **{name: value for name, value in {**self.values, **values}.items() if name in given}}
+        realtime = FakeRealtime()
+        services = with_realtime(self._api.services, realtime)
+        await subscribe(services, self._text, variables, principal=self.principal, name=operation)
+        result = orjson.loads(await realtime.the_only().emit(kind=EventKind.HEARTBEAT))
+        assert "errors" not in result, f"{operation}: {result}"
+        self.left.discard(operation)
+        (shown,) = result["data"].values()
+        assert shown["kind"] == "HEARTBEAT", operation
+        answer: Answer = shown
+        return answer
+
     async def use(self, token: str) -> None:
         """Go on with this session or key."""
         self.principal = await self._api.services.authenticator.principal(token)
@@ -75,6 +94,10 @@ async def test_a_trader_s_tab(api: Api, database: Database) -> None:
     assert [order["side"] for order in orders] == ["SELL", "BUY"]
     assert [trade["side"] for trade in (await tab.run("Trades"))["trades"]["nodes"]] == ["SELL", "BUY"]
     assert len((await tab.run("Ledger"))["viewer"]["ledger"]["nodes"]) == 5
+    assert (await tab.follow("LivePrices"))["ticks"] == []
+    assert (await tab.follow("LiveChart"))["candles"] == []
+    assert (await tab.follow("LiveTrades"))["trades"] == []
+    assert (await tab.follow("LiveAccount"))["balances"] == []
     await tab.run("AssetRequestSubmit")
     assert (await tab.run("MyAssetRequests"))["viewer"]["assetRequests"][0]["status"] == "PENDING"
     assert await tab.run("LogOut") == {"logOut": {"ok": True}}
@@ -103,12 +126,17 @@ async def test_a_bot_s_tab(api: Api, database: Database, settlement: Settlement)
     assert (await tab.run("Position"))["viewer"]["position"]["shares"] == "0"
     assert len((await tab.run("Fills"))["viewer"]["fills"]["nodes"]) == 2
     assert sorted(trade["seq"] for trade in (await tab.run("TradesAfter"))["trades"]["nodes"]) == [1, 2, 3]
+    assert (await tab.follow("Ticks", assetIds=[asset_id], tickCursor="p3"))["missed"] is None
+    assert (await tab.follow("Tape", assetIds=[asset_id]))["trades"] == []
+    assert (await tab.follow("OwnEvents", accountCursor="e1"))["cursor"] == "p7"
+    assert (await tab.follow("Listings"))["assets"] == []
     tab.principal = session
     await tab.run("ApiKeyRevoke", keyId=key["apiKey"]["id"])
     assert tab.left == set()
 
 
-async def test_an_admin_s_tab(api: Api, database: Database) -> None:
+async def test_an_admin_s_tab(own_market: Market) -> None:
+    api, database, _ = own_market
     trader = await new_account(database)
     tab = Tab(api, "admin", password=ADMIN_PASSWORD, accountId=node_id("Account", trader.account_id))
     submitted = await api.data(
@@ -137,5 +165,6 @@ async def test_an_admin_s_tab(api: Api, database: Database) -> None:
     assert reviewed["assetRequestReview"]["assetRequest"]["status"] == "APPROVED"
     assert (await tab.run("AuditLog"))["admin"]["auditLog"]["nodes"][0]["action"] == "assetRequestReview"
     assert (await tab.run("Reconciliation"))["admin"]["reconciliation"]["findings"] == []
+    assert (await tab.follow("LiveCatalogue"))["assets"] == []
     assert await tab.run("AdminLogOut") == {"logOut": {"ok": True}}
     assert tab.left == set()

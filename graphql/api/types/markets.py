@@ -6,7 +6,6 @@ from typing import TypeAlias
 import strawberry
 
 from api.context import Info
-from api.enums import Interval, TickCause
 from api.fields import computed
 from api.node_ids import asset_node_id, node_id
 from api.nodes import Connection, Node
@@ -19,10 +18,14 @@ from app.exchange.orders import Side
 from app.exchange.orders import Trade as TradeRow
 from app.exchange.quotes import Quote as QuoteRow
 from app.exchange.reads import AssetFilter, count_assets
-from app.exchange.stats import DayStats
-from app.exchange.valuation import coverage, idle_price
+from app.exchange.valuation import coverage
 from app.ledger.currencies import Currency
 from app.money import MONEY_DECIMALS, MONEY_REQUEST_MAX, PRICE_DECIMALS, SHARE_DECIMALS
+from app.pricing.candles import Candle as CandleRow
+from app.pricing.idle import idle_tick
+from app.pricing.intervals import Interval
+from app.pricing.stats import DayStats
+from app.pricing.ticks import Tick, TickCause
 
 
 @strawberry.type(description="A linear bonding curve: the marginal price at supply S is basePrice + slope * S.")
@@ -73,8 +76,7 @@ class TradingRules:
 
 @strawberry.type(
     description=(
-        "The last 24 hours of an asset, counted in whole minutes, from the trades. Prices are of D once the price "
-        "engine keeps its history, and of M until then."
+        "The last 24 hours of an asset, counted in whole minutes. Prices are of D; of M while no engine has ticked it."
     )
 )
 class AssetStats:
@@ -82,7 +84,9 @@ class AssetStats:
 
     volume: Decimal = strawberry.field(description="Gross quote currency traded.")
     trades: int = strawberry.field(description="How many trades there were.")
-    open: Decimal = strawberry.field(description="The last price at or before the beginning of the 24 hours.")
+    open: Decimal = strawberry.field(
+        description="The last price at or before the beginning of the 24 hours; the first one of a younger asset."
+    )
     high: Decimal = strawberry.field(description="The highest price, open and close included.")
     low: Decimal = strawberry.field(description="The lowest price, open and close included.")
     close: Decimal = strawberry.field(description="The price now.")
@@ -134,7 +138,9 @@ class Candle:
     close: Decimal = strawberry.field(description="The last price so far.")
     volume: Decimal = strawberry.field(description="Gross quote currency traded.")
     trades: int = strawberry.field(description="How many trades there were.")
-    closed: bool = strawberry.field(description="Whether it is over and will not change any more.")
+    closed: bool = strawberry.field(
+        description="Whether its time is over. What happened just before the end may be added for a moment longer."
+    )
 
 
 @strawberry.type(description="Candles in ascending order, with what a chart needs to page back.")
@@ -188,10 +194,10 @@ class Asset(Node):
             coverage=None if covered is None else rate(covered),
         )
 
-    @computed("Its prices now.")
+    @computed("Its prices now: its last tick.")
     async def price(self, info: Info) -> PriceTick:
         loaders = info.context.loaders
-        return _tick(self.row, await loaders.replayed.load(self.row.id), loaders.at)
+        return show_tick(await loaders.latest_ticks.load(self.row.id) or idle_tick(self.row, loaders.at))
 
     @computed("Its last 24 hours.", name="stats24h")
     async def stats_24h(self, info: Info) -> AssetStats:
@@ -339,29 +345,45 @@ def show_quote(row: QuoteRow) -> Quote:
     )
 
 
+def show_tick(tick: Tick) -> PriceTick:
+    """A tick as text."""
+    return PriceTick(
+        asset_id=asset_node_id(tick.asset_id),
+        seq=Seq(tick.seq),
+        cause=tick.cause,
+        trade_seq=Seq(tick.trade_seq),
+        at=tick.at,
+        display=price(tick.display),
+        market=price(tick.market),
+        fundamental=price(tick.fundamental),
+        market_weight=rate(tick.market_weight),
+        volume=money(tick.volume),
+        fundamental_stale=tick.stale,
+    )
+
+
+def show_candle(candle: CandleRow) -> Candle:
+    """A candle as text."""
+    return Candle(
+        asset_id=asset_node_id(candle.asset_id),
+        interval=candle.interval,
+        time=UnixSeconds(candle.time),
+        open=price(candle.open),
+        high=price(candle.high),
+        low=price(candle.low),
+        close=price(candle.close),
+        volume=money(candle.volume),
+        trades=candle.trades,
+        closed=candle.closed,
+    )
+
+
 async def load_asset(info: Info, asset_id: int) -> Asset:
     """The asset that something refers to, a draft too: whoever holds a position may see what it is in."""
     row = await info.context.loaders.assets.load(asset_id)
     if row is None:
         raise LookupError(f"asset {asset_id} is referred to and does not exist")
     return show_asset(row)
-
-
-def _tick(row: AssetRow, replayed: int | None, at: datetime) -> PriceTick:
-    prices = idle_price(row, replayed)
-    return PriceTick(
-        asset_id=asset_node_id(row.id),
-        seq=Seq(0),
-        cause=TickCause.OPEN,
-        trade_seq=Seq(row.trade_seq),
-        at=at,
-        display=price(prices.display),
-        market=price(prices.market),
-        fundamental=price(prices.fundamental),
-        market_weight=rate(prices.market_weight),
-        volume=money(0),
-        fundamental_stale=False,
-    )
 
 
 def _stats(stats: DayStats) -> AssetStats:
