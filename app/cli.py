@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name = ".".join(map(str, problem["loc"])) or "together"
             print(f"megatron: settings, {name}: {problem['msg']}", file=sys.stderr)
         sys.exit(2)
-    sys.exit(run(settings, parsed) if run is _dev else _with_database(run, settings, parsed))
+    sys.exit(run(settings, parsed) if run in (_dev, _watch) else _with_database(run, settings, parsed))
 
 
 def _with_database(run: Command, settings: Settings, parsed: argparse.Namespace) -> int:
@@ -73,9 +73,16 @@ def _parser() -> argparse.ArgumentParser:
     add("migrate", "bring the database's schema up to date", _migrate)
     add("audit", "recompute every invariant from the ledger's entries; exit status 1 if anything differs", _audit)
     add("schema", "print the GraphQL schema", _schema)
+    worker = add("worker", "run a background worker", _worker)
+    worker.add_argument("what", choices=("price",), help="price: make ticks and candles of trades and readings")
     demo = add("demo", "the demo market", _demo)
     demo.add_argument("what", choices=("seed", "run"), help="seed: make its assets; run: replay series and trade")
     demo.add_argument("--url", default="http://127.0.0.1:8000/graphql", help="the API that the traders use")
+    watch = add("watch", "a live board of the market in this terminal", _watch)
+    watch.add_argument("--url", default="http://127.0.0.1:8000", help="the market to watch")
+    watch.add_argument("--symbols", nargs="+", metavar="SYMBOL", help="the assets to watch; all of them if left out")
+    watch.add_argument("--once", action="store_true", help="print one board and end")
+    watch.add_argument("--svg", metavar="FILE", help="draw one board into an SVG file and end")
     add("hash-password", "read a password from standard input and print its Argon2id hash", _hash_password)
     return parser
 
@@ -124,6 +131,12 @@ def _schema(_settings: Settings, _: argparse.Namespace) -> int:
     return 0
 
 
+def _worker(settings: Settings, _: argparse.Namespace) -> int:
+    from workers.price import serve
+
+    return serve(settings)
+
+
 def _demo(settings: Settings, parsed: argparse.Namespace) -> int:
     if parsed.what == "seed":
         from app.demo.seed import seed
@@ -134,6 +147,15 @@ def _demo(settings: Settings, parsed: argparse.Namespace) -> int:
 
         asyncio.run(main_run(settings, parsed.url))
     return 0
+
+
+def _watch(_settings: Settings, parsed: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from app.watch.run import Wanted, main
+
+    svg = None if parsed.svg is None else Path(parsed.svg)
+    return main(Wanted(parsed.url, parsed.symbols and tuple(parsed.symbols), once=parsed.once, svg=svg))
 
 
 def _hash_password(_settings: Settings, _: argparse.Namespace) -> int:

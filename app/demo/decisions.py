@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
 
-from app.money import PRICE_UNIT, RATE_UNIT, SHARE_UNIT, div_ceil
+from app.money import PRICE_UNIT, RATE_UNIT, SHARE_UNIT
 
 Side = Literal["BUY", "SELL"]
 
@@ -55,24 +55,6 @@ class Intent:
     shares: int | None = None
     amount: int | None = None
     worst_price: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Quoted:
-    """What a quote says. `total` is what is paid (BUY) or received (SELL), fees included."""
-
-    shares: int
-    total: int
-    price_after: int
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """The bounds of an order: exactly one is set."""
-
-    max_total: int | None = None
-    min_total: int | None = None
-    min_shares: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +169,7 @@ def _sale(view: AssetView, *, held: int, shares: int) -> Intent | None:
     return Intent(view.id, "SELL", shares=shares)
 
 
-def bound(intent: Intent, quoted: Quoted, *, slippage: int) -> Bounds | None:
-    """The bounds that allow `slippage` (10^-9) beyond the quote, or None when the quote is not worth an order."""
+def is_worth_it(intent: Intent, *, price_after: int) -> bool:
+    """Whether an order is still wanted that would leave M at `price_after`: it must not pass the worst price."""
     worst = intent.worst_price
-    if intent.side == "SELL":
-        if worst is not None and quoted.price_after < worst:
-            return None
-        return Bounds(min_total=quoted.total * (RATE_UNIT - slippage) // RATE_UNIT)
-    if worst is not None and quoted.price_after > worst:
-        return None
-    if intent.amount is not None:
-        return Bounds(min_shares=quoted.shares * (RATE_UNIT - slippage) // RATE_UNIT)
-    return Bounds(max_total=div_ceil(quoted.total * (RATE_UNIT + slippage), RATE_UNIT))
+    return worst is None or (price_after <= worst if intent.side == "BUY" else price_after >= worst)

@@ -1,11 +1,11 @@
-"""Where each replay stands: the stored position, what it is worth at a moment, and the clockwork that moves it.
+"""The replays of the demo's series: where each stands, what it is worth, and the clockwork that moves them all.
 
-A position is stored once a second by the running replay and read ahead by its speed in between, `AHEAD_MS_MAX` at
-most: when the replay stops, values stand still, and when it starts again they go on from where they stood.
+Every two seconds the positions move on by their speed and what they are worth is recorded as readings of the oracle, in
+one transaction. When that stops, values stand still, and when it starts again they go on from where they stood.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
@@ -14,50 +14,39 @@ import structlog
 from tortoise.exceptions import DBConnectionError, OperationalError
 
 from app import clock
-from app.db import Connection, Database, Unit
+from app.bus import Bus
+from app.db import Database, Unit
 from app.demo.series import Mapping, load_series
+from app.pricing.oracle_events import OracleEvent, OracleEventKind, Reading, record_readings
 from app.settings import Settings
 
-AHEAD_MS_MAX: Final = 3_000
-"""How far values run ahead of the stored position: longer than a slow second, too short to pass for running."""
-ADVANCE_SECONDS: Final = 1.0
+ADVANCE_SECONDS: Final = 2.0
+STEP_MS_MAX: Final = 3_000
+"""What counts of the time between two steps: a slow step counts whole, a stop of days as three seconds."""
+CADENCE_SECONDS: Final = 10
+FRESH_SECONDS: Final = 30
+"""F counts as fresh for so long after a reading; then the market's weight rises to 1 over one cadence."""
+RETRY_SECONDS: Final = 1.0
 RETRY_SECONDS_MAX: Final = 10.0
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
 log = structlog.get_logger(__name__)
 
 
-async def current_values(*, connection: Connection, asset_ids: Sequence[int], at: datetime) -> dict[int, int]:
-    """F in 10^-12 at `at` of those of the assets that replay a series; the others are missing (their F is P0)."""
-    if not asset_ids:
-        return {}
-    rows = await connection.fetch(
-        'SELECT asset_id, series, "column", scale, "offset", speed, position_ms, advanced_at'
-        " FROM series_replays WHERE asset_id = ANY($1::bigint[])",
-        list(asset_ids),
-    )
-    return {row["asset_id"]: _value(row, at) for row in rows}
+def step_ms(*, advanced_at: datetime, at: datetime) -> int:
+    """Real milliseconds that count since the position was stored: 0 to `STEP_MS_MAX`."""
+    return min(max((at - advanced_at) // _MILLISECOND, 0), STEP_MS_MAX)
 
 
-def _value(row: asyncpg.Record, at: datetime) -> int:
-    series = load_series(row["series"], row["column"])
-    mapping = Mapping.parse(scale=row["scale"], offset=row["offset"])
-    position_ms = row["position_ms"] + row["speed"] * ahead_ms(advanced_at=row["advanced_at"], at=at)
-    return mapping.price(series.value_at(position_ms))
+async def advance(*, unit: Unit, at: datetime) -> dict[int, int]:
+    """Move every replay forward to `at`: what each asset's is worth there, in 10^-12, by the asset's id.
 
-
-def ahead_ms(*, advanced_at: datetime, at: datetime) -> int:
-    """Real milliseconds that count since the position was stored: 0 to `AHEAD_MS_MAX`."""
-    return min(max((at - advanced_at) // _MILLISECOND, 0), AHEAD_MS_MAX)
-
-
-async def advance(*, unit: Unit, at: datetime) -> int:
-    """Move every replay forward to `at`; the number of replays. Several callers at once move them no faster.
-
-    A replay that nobody moved for longer than `AHEAD_MS_MAX` goes on from the value it stood still at.
+    Several callers at once move them no faster. A replay that nobody moved for longer than `STEP_MS_MAX` goes on from
+    where it stood, by a step of that length.
     """
     rows = await unit.connection.fetch(
-        'SELECT id, series, "column", speed, position_ms, advanced_at FROM series_replays ORDER BY id FOR UPDATE'
+        'SELECT id, asset_id, series, "column", scale, "offset", speed, position_ms, advanced_at FROM series_replays'
+        " ORDER BY id FOR UPDATE"
     )
     moved = [_moved(row, at) for row in rows]
     await unit.connection.execute(
@@ -66,32 +55,65 @@ async def advance(*, unit: Unit, at: datetime) -> int:
         " WHERE r.id = m.id",
         [row["id"] for row in rows], [position_ms for position_ms, _ in moved], [since for _, since in moved],
     )  # fmt: skip
-    return len(rows)
+    return {row["asset_id"]: _worth(row, position_ms) for row, (position_ms, _) in zip(rows, moved, strict=True)}
+
+
+def _worth(row: asyncpg.Record, position_ms: int) -> int:
+    mapping = Mapping.parse(scale=row["scale"], offset=row["offset"])
+    return mapping.price(load_series(row["series"], row["column"]).value_at(position_ms))
 
 
 def _moved(row: asyncpg.Record, at: datetime) -> tuple[int, datetime]:
     """The new position, kept within one period, and the moment it belongs to."""
-    counted_ms = ahead_ms(advanced_at=row["advanced_at"], at=at)
+    counted_ms = step_ms(advanced_at=row["advanced_at"], at=at)
     position_ms = (row["position_ms"] + row["speed"] * counted_ms) % load_series(row["series"], row["column"]).period_ms
     exact: datetime = row["advanced_at"] + counted_ms * _MILLISECOND
     # What is left of a millisecond counts next time; a stop, or a clock that was set back, does not.
     return position_ms, exact if timedelta(0) <= at - exact < _MILLISECOND else at
 
 
-async def run_replay(settings: Settings) -> None:
-    """Advance the replays once a second until cancelled. Outlives restarts of the database."""
+async def record_values(*, unit: Unit, values: dict[int, int], bus: Bus | None = None) -> list[OracleEvent]:
+    """Record the values (10^-12, by asset id) as readings of the oracle.
+
+    An asset that never had one gets its first as an override: F would else take half a minute from P0 to its series.
+    """
+    rows = await unit.connection.fetch(
+        "SELECT a.id FROM unnest($1::bigint[]) a (id)"
+        " WHERE NOT EXISTS (SELECT FROM oracle_events e WHERE e.asset_id = a.id)",
+        list(values),
+    )
+    new = {row["id"] for row in rows}
+    readings = [
+        Reading(
+            asset_id=asset_id,
+            kind=OracleEventKind.OVERRIDE if asset_id in new else OracleEventKind.READING,
+            value=value,
+            cadence_seconds=CADENCE_SECONDS,
+            fresh_seconds=FRESH_SECONDS,
+        )
+        for asset_id, value in sorted(values.items())
+    ]
+    return await record_readings(unit=unit, readings=readings, bus=bus)
+
+
+async def run_replay(settings: Settings, bus: Bus | None = None) -> None:
+    """Move the replays and record what they are worth, every two seconds until cancelled.
+
+    `bus` wakes the price engine, which finds the readings without it too. Outlives restarts of the database.
+    """
     database = await _patiently(lambda: Database.open(settings.model_copy(update={"database_pool_max": 2})))
     try:
         while True:
-            await _patiently(lambda: _advance_now(database))
+            await _patiently(lambda: _advance_now(database, bus))
             await asyncio.sleep(ADVANCE_SECONDS)
     finally:
         await database.close()
 
 
-async def _advance_now(database: Database) -> None:
+async def _advance_now(database: Database, bus: Bus | None) -> None:
     async with database.transaction() as unit:
-        await advance(unit=unit, at=clock.now())
+        values = await advance(unit=unit, at=clock.now())
+        await record_values(unit=unit, values=values, bus=bus)
 
 
 _Answer = TypeVar("_Answer")
@@ -99,7 +121,7 @@ _Answer = TypeVar("_Answer")
 
 async def _patiently(attempt: Callable[[], Awaitable[_Answer]]) -> _Answer:
     """What `attempt` answers, tried again for as long as the database is away."""
-    pause_s = ADVANCE_SECONDS
+    pause_s = RETRY_SECONDS
     while True:
         try:
             return await attempt()

@@ -3,9 +3,11 @@
 import asyncio
 import signal
 
+from app.bus import Bus
 from app.demo.replay import run_replay
 from app.demo.seed import require_development
 from app.demo.traders import SEED, TURNS_PER_SECOND, run
+from app.services import connect_redis
 from app.settings import Settings
 from app.telemetry import configure_logging
 
@@ -19,7 +21,10 @@ async def main_run(
     """
     require_development(settings)
     configure_logging(settings.log_level)
-    parts = [asyncio.create_task(run_replay(settings), name="replay")]
+    redis = connect_redis(settings) if settings.effective_redis_url else None
+    bus = Bus(redis)
+    bus.start()
+    parts = [asyncio.create_task(run_replay(settings, bus), name="replay")]
     if settings.demo_traders:
         traders = run(url, settings, turns_per_second=turns_per_second, seed=seed)
         parts.append(asyncio.create_task(traders, name="traders"))
@@ -39,3 +44,6 @@ async def main_run(
         for part in parts:
             part.cancel()
         await asyncio.gather(*parts, return_exceptions=True)
+        await bus.stop()
+        if redis is not None:
+            await redis.aclose()

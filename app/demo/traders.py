@@ -1,91 +1,65 @@
 """The demo's traders: ordinary clients of the public API with temperaments of their own, for as long as it runs.
 
-They sign up, take test funds, read the board, ask for a quote and place a bounded order with a deadline. What they
-decide stands in `decisions`; here is how they live: sessions, funds, pace, and what a refusal makes them do.
+They are bots on the client package: they sign up, take test funds, look at the board, ask for a quote and place a
+bounded order with a deadline. What they decide stands in `decisions`; here is how they live: sessions, funds, pace, and
+what a refusal makes them do.
 """
 
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import timedelta
+from decimal import Decimal
 from random import Random
 from typing import Final
 
+import httpx
 import structlog
 
 from app.demo.catalogue import CATALOGUE
-from app.demo.client import Client, Json, NotLoggedIn, Operation, Rejected
 from app.demo.credentials import CredentialFile
 from app.demo.decisions import (
     Follower,
     Holdings,
     Intent,
-    Quoted,
     TrendRider,
     Wanderer,
-    bound,
     follow,
+    is_worth_it,
     ride,
     wander,
 )
-from app.demo.market import QUOTE, Board, money, price, shares
-from app.errors import isoformat
+from app.demo.market import Board, money, price, shares
 from app.money import money_text, shares_text
 from app.settings import Settings
+from megatron_client import (
+    Balance,
+    Client,
+    MegatronError,
+    NotLoggedIn,
+    Order,
+    OrderRequest,
+    OutcomeUnknown,
+    Refused,
+    RequestFailed,
+    bounded_order,
+)
 
 TURNS_PER_SECOND: Final = 12.0
 """How often, all traders together, one looks at the market; about half of these looks become orders."""
 SEED: Final = 20_120_101
-DEADLINE: Final = timedelta(seconds=15)
-SLIPPAGE: Final = 3_000_000
-"""0.3 % beyond the quote, in 10^-9."""
+DEADLINE_SECONDS: Final = 15.0
+SLIPPAGE: Final = Decimal("0.003")
+"""How far beyond the quote: 0.3 %."""
+CONNECTIONS_MAX: Final = 16
+REQUEST_SECONDS_MAX: Final = 15.0
 SUMMARY_SECONDS: Final = 60.0
 SULK_SECONDS: Final = 5.0
 """How long a trader stays away after an answer it can do nothing about."""
 
 log = structlog.get_logger(__name__)
-
-SIGN_UP: Final = Operation(
-    "DemoSignUp",
-    """mutation DemoSignUp($input: SignUpInput!) {
-  signUp(input: $input) { session { token } userErrors { code message } }
-}""",
-)
-LOG_IN: Final = Operation(
-    "DemoLogIn",
-    """mutation DemoLogIn($input: LogInInput!) {
-  logIn(input: $input) { session { token } userErrors { code message } }
-}""",
-)
-FUND: Final = Operation(
-    "DemoFund",
-    """mutation DemoFund($input: DevFundInput!) {
-  devFund(input: $input) { viewer { balances { currency available } } userErrors { code message } }
-}""",
-)
-HOLDINGS: Final = Operation(
-    "DemoHoldings",
-    """query DemoHoldings {
-  viewer {
-    balances { currency available }
-    positions(first: 20) { nodes { shares asset { id } } }
-  }
-}""",
-)
-ORDER: Final = Operation(
-    "DemoOrder",
-    """mutation DemoOrder($input: OrderPlaceInput!) {
-  orderPlace(input: $input) {
-    order { status filledShares }
-    position { shares }
-    asset { marketPrice }
-    viewer { balances { currency available } }
-    userErrors { code message }
-  }
-}""",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +110,6 @@ class Trader:
         self._known = known
         self._chance = chance
         self._tally = tally
-        self._token: str | None = None
         self._cash: dict[str, int] = {}
         self._shares: dict[str, int] = {}
 
@@ -149,9 +122,9 @@ class Trader:
                     await asyncio.sleep(pause_seconds * self._chance.uniform(0.5, 1.5))
                     await self._turn()
             except NotLoggedIn:
-                self._token = None
-            except Rejected as error:
-                if error.code == "FORBIDDEN":
+                self._client.token = None
+            except MegatronError as error:
+                if isinstance(error, RequestFailed) and error.code == "FORBIDDEN":
                     raise Unfunded(str(error)) from error
                 log.warning("trader_rejected", trader=self.profile.name, error=str(error))
                 await asyncio.sleep(SULK_SECONDS)
@@ -160,9 +133,8 @@ class Trader:
 
     async def _enter(self) -> None:
         """Be logged in and know what is held: by the session of last time, by the password, or as somebody new."""
-        one = self._known.of(self.profile.name)
-        self._token = self._token or one.token
-        if self._token is None:
+        self._client.token = self._client.token or self._known.of(self.profile.name).token
+        if self._client.token is None:
             await self._log_in()
         try:
             await self._look_into_own_pockets()
@@ -172,45 +144,36 @@ class Trader:
 
     async def _log_in(self) -> None:
         one = self._known.of(self.profile.name)
-        wanted = {"input": {"email": one.email, "password": one.password}}
         # An answer that was lost may have made the account, so each of the two ways leads to the other.
-        ways = (LOG_IN, SIGN_UP) if one.signed_up else (SIGN_UP, LOG_IN)
-        for way in ways:
-            payload = next(iter((await self._client.execute(way, wanted)).values()))
-            if payload["session"]:
-                one.token = self._token = payload["session"]["token"]
+        ways = (self._client.log_in, self._client.sign_up)
+        for way in ways if one.signed_up else reversed(ways):
+            try:
+                await way(one.email, one.password)
+            except Refused as refused:
+                if refused.code not in ("ALREADY_EXISTS", "INVALID_CREDENTIALS"):
+                    raise
+            else:
+                one.token = self._client.token
                 one.signed_up = True
                 self._known.save()
                 return
-            code, message = _refusal(payload)
-            if code not in ("ALREADY_EXISTS", "INVALID_CREDENTIALS"):
-                raise Rejected(code, message)
         self._known.replace(self.profile.name)
-        raise Rejected("INVALID_CREDENTIALS", f"{one.email} is somebody else's: signing up as somebody new")
+        raise Refused("INVALID_CREDENTIALS", f"{one.email} is somebody else's: signing up as somebody new")
 
     async def _look_into_own_pockets(self) -> None:
-        viewer = (await self._client.execute(HOLDINGS, {}, token=self._token))["viewer"]
-        if viewer is None:
-            raise NotLoggedIn("the session is over")
-        self._take_balances(viewer["balances"])
-        self._shares = {node["asset"]["id"]: shares(node["shares"]) for node in viewer["positions"]["nodes"]}
+        self._take_balances((await self._client.fetch_balance()).values())
+        held = await self._client.fetch_positions()
+        self._shares = {position.asset.id: shares(position.shares) for position in held}
         await self._fund_all()
 
     async def _fund_all(self) -> None:
         for currency in sorted({asset.quote_currency for asset in CATALOGUE}):
-            await self._fund(currency)
+            if self._cash.get(currency, 0) * 10 < self.profile.funds:
+                funds = await self._client.dev_fund(money_text(self.profile.funds), currency)
+                self._take_balances(funds)
 
-    async def _fund(self, currency: str) -> None:
-        if self._cash.get(currency, 0) * 10 >= self.profile.funds:
-            return
-        wanted = {"currency": currency, "amount": money_text(self.profile.funds), "idempotencyKey": uuid.uuid4().hex}
-        payload = (await self._client.execute(FUND, {"input": wanted}, token=self._token))["devFund"]
-        if payload["viewer"] is None:
-            raise Rejected(*_refusal(payload))
-        self._take_balances(payload["viewer"]["balances"])
-
-    def _take_balances(self, balances: list[Json]) -> None:
-        self._cash = {balance["currency"]: money(balance["available"]) for balance in balances}
+    def _take_balances(self, balances: Iterable[Balance]) -> None:
+        self._cash = {balance.currency: money(balance.available) for balance in balances}
 
     # ------------------------------------------------------------------------------------------------ trading
 
@@ -224,7 +187,7 @@ class Trader:
             return
         wanted = await self._quoted(intent)
         if wanted is not None:
-            await self._place(intent, wanted)
+            await self._place(*wanted)
 
     async def _decide(self) -> Intent | None:
         temper, views = self.profile.temper, list(self._board.views.values())
@@ -236,62 +199,58 @@ class Trader:
             return wander(temper=temper, view=view, holdings=holdings, chance=self._chance)
         return ride(temper=temper, view=view, recent=await self._board.recent(view.id), holdings=holdings)
 
-    async def _quoted(self, intent: Intent) -> Mapping[str, object] | None:
-        """The order's input, bounded by a quote; None when the quote says that it is not worth it."""
-        size = _size(intent)
-        asked = {"id": intent.asset_id, "side": intent.side, **size}
-        payload = (await self._client.execute(QUOTE, asked, token=self._token))["quote"]
-        quote = payload["quote"]
-        if quote is None:
-            self._tally.outcomes[f"quote {_refusal(payload)[0]}"] += 1
+    async def _quoted(self, intent: Intent) -> tuple[OrderRequest, int] | None:
+        """The order, bounded by a quote, and M after it; None when the quote says that it is not worth it."""
+        try:
+            quote = await self._client.fetch_quote(intent.asset_id, intent.side, **_size(intent))
+        except Refused as refused:
+            self._tally.outcomes[f"quote {refused.code}"] += 1
             return None
-        quoted = Quoted(shares(quote["shares"]), money(quote["total"]), price(quote["priceAfter"]))
-        bounds = bound(intent, quoted, slippage=SLIPPAGE)
-        if bounds is None:
+        price_after = price(quote.price_after)
+        if not is_worth_it(intent, price_after=price_after):
             self._tally.outcomes["too late"] += 1
             return None
-        limits = {
-            "maxTotal": bounds.max_total and money_text(bounds.max_total),
-            "minTotal": bounds.min_total and money_text(bounds.min_total),
-            "minShares": bounds.min_shares and shares_text(bounds.min_shares),
-        }
-        return {
-            "assetId": intent.asset_id,
-            "side": intent.side,
-            **size,
-            **{name: limit for name, limit in limits.items() if limit},
-            "deadline": isoformat(self._board.server_time() + DEADLINE),
-            # Chance comes from the seed; keys must differ from those of the run before.
-            "clientOrderId": uuid.uuid4().hex,
-        }
+        # Chance comes from the seed; keys must differ from those of the run before.
+        key = uuid.uuid4().hex
+        order = bounded_order(quote, client_order_id=key, slippage=SLIPPAGE, deadline_seconds=DEADLINE_SECONDS)
+        return order, price_after
 
-    async def _place(self, intent: Intent, wanted: Mapping[str, object]) -> None:
+    async def _place(self, request: OrderRequest, price_after: int) -> None:
         """Place the order; after a lost answer or session the same again, by its key, until the outcome is known."""
         while True:
             try:
-                data = await self._client.execute(ORDER, {"input": wanted}, token=self._token)
+                order = await self._client.send_order(request)
                 break
+            except Refused as refused:
+                await self._refused(request, refused)
+                return
             except NotLoggedIn:
                 await self._log_in()
-        payload = data["orderPlace"]
-        if payload["userErrors"]:
-            await self._refused(intent, *_refusal(payload))
-            return
-        self._tally.outcomes[f"{intent.side} {payload['order']['status']}"] += 1
-        position, asset, viewer = payload["position"], payload["asset"], payload["viewer"]
-        self._shares[intent.asset_id] = shares(position["shares"]) if position else 0
-        if asset:
-            self._board.moved(intent.asset_id, price(asset["marketPrice"]))
-        if viewer:
-            self._take_balances(viewer["balances"])
-            await self._fund_all()
+            except OutcomeUnknown as unknown:
+                log.warning("order_followed_up", trader=self.profile.name, error=str(unknown))
+                if isinstance(unknown.__cause__, NotLoggedIn):
+                    await self._log_in()
+                else:
+                    await asyncio.sleep(SULK_SECONDS)
+        self._tally.outcomes[f"{order.side} {order.status}"] += 1
+        self._book(order)
+        self._board.moved(order.asset_id, price_after)
+        await self._fund_all()
 
-    async def _refused(self, intent: Intent, code: str, message: str) -> None:
-        self._tally.outcomes[f"{intent.side} {code}"] += 1
-        log.debug("order_refused", trader=self.profile.name, code=code, message=message)
-        if code in ("INSUFFICIENT_FUNDS", "INSUFFICIENT_SHARES"):
+    def _book(self, order: Order) -> None:
+        """What an order has moved, exactly."""
+        currency = self._board.currency_of(order.asset_id)
+        sign = 1 if order.side == "BUY" else -1
+        paid = money(order.gross + sign * order.fee)
+        self._cash[currency] = self._cash.get(currency, 0) - sign * paid
+        self._shares[order.asset_id] = self._shares.get(order.asset_id, 0) + sign * shares(order.filled_shares)
+
+    async def _refused(self, request: OrderRequest, refused: Refused) -> None:
+        self._tally.outcomes[f"{request.side} {refused.code}"] += 1
+        log.debug("order_refused", trader=self.profile.name, code=refused.code, message=refused.message)
+        if refused.code in ("INSUFFICIENT_FUNDS", "INSUFFICIENT_SHARES"):
             await self._look_into_own_pockets()
-        elif code not in ("SLIPPAGE_EXCEEDED", "DEADLINE_PASSED", "BELOW_MINIMUM"):
+        elif refused.code not in ("SLIPPAGE_EXCEEDED", "DEADLINE_PASSED", "BELOW_MINIMUM"):
             # Paused, halted, frozen, at a limit, overloaded, or something new: none of it is over in a moment.
             await asyncio.sleep(SULK_SECONDS)
 
@@ -302,44 +261,50 @@ def _size(intent: Intent) -> dict[str, str]:
     return {"amount": money_text(intent.amount or 0)}
 
 
-def _refusal(payload: Json) -> tuple[str, str]:
-    errors = payload["userErrors"]
-    return (errors[0]["code"], errors[0]["message"]) if errors else ("UNKNOWN", "no data and no error")
-
-
 async def run(url: str, settings: Settings, *, turns_per_second: float = TURNS_PER_SECOND, seed: int = SEED) -> None:
     """Trade at the API `url` (".../graphql") until cancelled, or until it turns out to give no test funds."""
     if turns_per_second <= 0:
         raise ValueError(f"turns_per_second must be above 0; got {turns_per_second}")
     log.info("demo_traders_start", url=url, seed=seed, traders=len(PROFILES), turns_per_second=turns_per_second)
-    client = Client(url, chance=Random(f"{seed} client"))  # noqa: S311 - jitter and temperament, no secrets
-    board = Board(client, tuple(asset.symbol for asset in CATALOGUE))
-    known, tally = CredentialFile(settings.data_dir), Tally()
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            keepers = [tasks.create_task(board.keep_reading()), tasks.create_task(_summarise(tally, client))]
-            await board.ready.wait()
-            lives = [
-                tasks.create_task(
-                    _live(
-                        Trader(
-                            profile=profile,
-                            client=client,
-                            board=board,
-                            known=known,
-                            chance=Random(f"{seed} {profile.name}"),  # noqa: S311 - as above
-                            tally=tally,
-                        ),
-                        pause_seconds=len(PROFILES) / turns_per_second,
-                    )
+    http = httpx.AsyncClient(
+        timeout=REQUEST_SECONDS_MAX, trust_env=False, limits=httpx.Limits(max_connections=CONNECTIONS_MAX)
+    )
+
+    def client(name: str) -> Client:
+        chance = Random(f"{seed} client {name}")  # noqa: S311 - jitter and temperament, no secrets
+        return Client(url, http=http, chance=chance, patience_seconds=None)
+
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(http)
+        clients = [await stack.enter_async_context(client(profile.name)) for profile in PROFILES]
+        watching = await stack.enter_async_context(client("board"))
+        board = Board(watching, tuple(asset.symbol for asset in CATALOGUE))
+        known, tally = CredentialFile(settings.data_dir), Tally()
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        keepers = [
+            tasks.create_task(keeper)
+            for keeper in (board.keep_reading(), board.keep_following(), _summarise(tally, [*clients, watching]))
+        ]
+        await board.ready.wait()
+        lives = [
+            tasks.create_task(
+                _live(
+                    Trader(
+                        profile=profile,
+                        client=own,
+                        board=board,
+                        known=known,
+                        chance=Random(f"{seed} {profile.name}"),  # noqa: S311 - as above
+                        tally=tally,
+                    ),
+                    pause_seconds=len(PROFILES) / turns_per_second,
                 )
-                for profile in PROFILES
-            ]
-            await asyncio.wait(lives)
-            for keeper in keepers:
-                keeper.cancel()
-    finally:
-        await client.close()
+            )
+            for profile, own in zip(PROFILES, clients, strict=True)
+        ]
+        await asyncio.wait(lives)
+        for keeper in keepers:
+            keeper.cancel()
 
 
 async def _live(trader: Trader, *, pause_seconds: float) -> None:
@@ -355,11 +320,15 @@ async def _live(trader: Trader, *, pause_seconds: float) -> None:
             await asyncio.sleep(SULK_SECONDS)
 
 
-async def _summarise(tally: Tally, client: Client) -> None:
+async def _summarise(tally: Tally, clients: Sequence[Client]) -> None:
     """A line a minute."""
     while True:
         await asyncio.sleep(SUMMARY_SECONDS)
         outcomes = dict(sorted(tally.outcomes.items()))
-        log.info("demo_traders", turns=tally.turns, requests=client.requests, retries=client.retries, outcomes=outcomes)
-        tally.turns = client.requests = client.retries = 0
+        requests = [client.requests for client in clients]
+        sent, retries = sum(one.sent for one in requests), sum(one.retries for one in requests)
+        log.info("demo_traders", turns=tally.turns, requests=sent, retries=retries, outcomes=outcomes)
+        tally.turns = 0
+        for one in requests:
+            one.sent = one.retries = 0
         tally.outcomes.clear()

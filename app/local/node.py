@@ -152,7 +152,7 @@ def install_packages(*, tools: NodeTools, clients: bool, web: Path = WEB, say: S
 
     Args:
         tools: The Node.js to use.
-        clients: Also the packages that only the client suites need (graphql-http, playwright-core, TypeScript).
+        clients: Also the packages that only the client suites need (graphql-http, playwright-core, TypeScript ...).
         web: The folder of package.json.
         say: Takes a line of progress.
 

@@ -40,6 +40,7 @@ ANSWER_SECONDS: Final = 5.0
 
 TRADERS_STOP_STEPS: Final = ((signal.SIGTERM, 1.0), (signal.SIGKILL, 0.3))
 API_STOP_STEPS: Final = ((signal.SIGTERM, 2.5), (signal.SIGKILL, 0.3))
+PRICES_STOP_STEPS: Final = ((signal.SIGTERM, 2.5), (signal.SIGKILL, 0.3))
 VALKEY_STOP_STEPS: Final = ((signal.SIGTERM, 2.0), (signal.SIGKILL, 0.3))
 ONCE_STOP_STEPS: Final = ((signal.SIGKILL, 0.5),)
 """Migrations and seeding are transactions: nothing is lost by a kill."""
@@ -54,6 +55,8 @@ class Plan:
     once: tuple[tuple[str, str, tuple[str, ...]], ...]
     """What runs to its end before the API starts, in order: a name, what it does, and the command."""
     api: tuple[str, ...]
+    prices: tuple[str, ...] | None
+    """The price worker; it outlives its servers' restarts, and runs beside the API."""
     traders: tuple[str, ...] | None
     web: tuple[str, ...] | None
     """Builds the playground; its failure stops nothing."""
@@ -98,6 +101,7 @@ def main(settings: Settings) -> int:
     plan = Plan(
         once=(("prepare", "preparing the database and the demo market", (sys.executable, "-m", "app.local.prepare")),),
         api=(*megatron, "api"),
+        prices=(*megatron, "worker", "price"),
         traders=(*megatron, "demo", "run", "--url", f"{options.url}/graphql"),
         web=(sys.executable, "-m", "app.local.bootstrap", "web"),
     )
@@ -183,6 +187,8 @@ class Market:
         for name, what, argv in self._plan.once:
             async with self._progress(what):
                 await self._run_once(name, Command(argv=argv, folder=Path.cwd(), env=env))
+        if self._plan.prices:
+            await self._keep(self._part("prices", self._plan.prices, env, PRICES_STOP_STEPS))
         api_env = {**env, "MEGATRON_ADMIN_PASSWORD_HASH": self._admin_hash}
         async with self._progress("starting the API"):
             await self._keep(self._part("api", self._plan.api, api_env, API_STOP_STEPS, serves=True))
@@ -438,7 +444,7 @@ class Market:
             async with asyncio.timeout(SHUT_DOWN_SECONDS):
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await asyncio.gather(*(child.stop() for child in self._passing))
-                for group in (("traders",), ("api",), ("valkey", "postgres")):
+                for group in (("traders",), ("api", "prices"), ("valkey", "postgres")):
                     await asyncio.gather(*(self._kept[name].stop() for name in group if name in self._kept))
         except TimeoutError:
             for child in (*self._passing, *self._kept.values()):

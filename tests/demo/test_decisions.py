@@ -7,16 +7,14 @@ import pytest
 
 from app.demo.decisions import (
     AssetView,
-    Bounds,
     Follower,
     Holdings,
     Intent,
-    Quoted,
     TrendRider,
     Wanderer,
-    bound,
     follow,
     gap,
+    is_worth_it,
     ride,
     wander,
     worth,
@@ -224,30 +222,17 @@ def test_the_same_seed_makes_the_same_choices() -> None:
     assert {intent and intent.side for intent in choices()} == {"SELL", None}
 
 
-# --------------------------------------------------------------------------------------------------------- bounds
-
-THOUSANDTH = RATE_UNIT // 1000
-
-
-def test_a_purchase_of_shares_is_bounded_above_what_the_quote_asks() -> None:
-    intent = Intent("A", "BUY", shares=SHARE_UNIT)
-    assert bound(intent, Quoted(SHARE_UNIT, 90_452_251, 0), slippage=THOUSANDTH) == Bounds(max_total=90_542_704)
-
-
-def test_a_purchase_for_an_amount_is_bounded_by_the_shares_it_must_bring() -> None:
-    intent = Intent("A", "BUY", amount=100 * MONEY_UNIT)
-    assert bound(intent, Quoted(1_105_000_001, 10**8, 0), slippage=THOUSANDTH) == Bounds(min_shares=1_103_895_000)
-
-
-def test_a_sale_is_bounded_below_what_the_quote_gives() -> None:
-    intent = Intent("A", "SELL", shares=SHARE_UNIT)
-    assert bound(intent, Quoted(SHARE_UNIT, 89_999_999, 0), slippage=THOUSANDTH) == Bounds(min_total=89_909_999)
+# ---------------------------------------------------------------------------------------------------- second thoughts
 
 
 def test_an_order_that_came_too_late_is_dropped() -> None:
     up = Intent("A", "BUY", shares=SHARE_UNIT, worst_price=100 * PRICE_UNIT)
-    assert bound(up, Quoted(SHARE_UNIT, 10**8, 100 * PRICE_UNIT), slippage=0) == Bounds(max_total=10**8)
-    assert bound(up, Quoted(SHARE_UNIT, 10**8, 100 * PRICE_UNIT + 1), slippage=0) is None
+    assert is_worth_it(up, price_after=100 * PRICE_UNIT)
+    assert not is_worth_it(up, price_after=100 * PRICE_UNIT + 1)
     down = replace(up, side="SELL")
-    assert bound(down, Quoted(SHARE_UNIT, 10**8, 100 * PRICE_UNIT), slippage=0) == Bounds(min_total=10**8)
-    assert bound(down, Quoted(SHARE_UNIT, 10**8, 100 * PRICE_UNIT - 1), slippage=0) is None
+    assert is_worth_it(down, price_after=100 * PRICE_UNIT)
+    assert not is_worth_it(down, price_after=100 * PRICE_UNIT - 1)
+
+
+def test_an_order_without_a_worst_price_is_never_too_late() -> None:
+    assert is_worth_it(Intent("A", "BUY", amount=MONEY_UNIT), price_after=10**30)

@@ -7,13 +7,15 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from app.db import Connection, Unit
-from app.demo.replay import AHEAD_MS_MAX, advance, ahead_ms, current_values
+from app.db import Connection, Database, Unit
+from app.demo.replay import STEP_MS_MAX, advance, record_values, step_ms
 from app.demo.series import Mapping, load_series
 from app.money import PRICE_UNIT
+from tests.factories.market import new_asset
+from tests.pricing.running import open_database
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
-TEMPERATURE, PAYROLLS, NOTHING = 901, 902, 903
+TEMPERATURE, PAYROLLS = 901, 902
 DAY_MS = 86_400_000
 
 
@@ -32,13 +34,8 @@ async def connection(fresh_database_url: str) -> AsyncIterator[Connection]:
     await connection.close()
 
 
-async def values(connection: Connection, seconds: float) -> dict[int, int]:
-    return await current_values(
-        connection=connection, asset_ids=[TEMPERATURE, PAYROLLS, NOTHING], at=BEGAN + timedelta(seconds=seconds)
-    )
-
-
-async def moved(connection: Connection, seconds: float) -> int:
+async def moved(connection: Connection, seconds: float) -> dict[int, int]:
+    """The values once the replays have been moved to so long after they began."""
     async with connection.transaction():
         return await advance(unit=Unit(connection), at=BEGAN + timedelta(seconds=seconds))
 
@@ -48,50 +45,40 @@ async def positions(connection: Connection) -> dict[int, tuple[int, datetime]]:
     return {row["asset_id"]: (row["position_ms"], row["advanced_at"]) for row in rows}
 
 
-async def test_values_are_those_of_the_series_and_assets_without_one_are_left_out(connection: Connection) -> None:
-    assert await values(connection, 0) == {
+async def test_values_are_those_of_the_series(connection: Connection) -> None:
+    assert await moved(connection, 0) == {
         TEMPERATURE: 112_800 * PRICE_UNIT // 1000,
         PAYROLLS: 76_010 * PRICE_UNIT // 1000,
     }
-    assert await current_values(connection=connection, asset_ids=[], at=BEGAN) == {}
 
 
-async def test_values_run_ahead_of_the_stored_position(connection: Connection) -> None:
+async def test_values_move_with_the_positions(connection: Connection) -> None:
     # A tenth of a day a second: 12.8 falls by 2.2 within the first.
-    assert (await values(connection, 1))[TEMPERATURE] == 112_580 * PRICE_UNIT // 1000
-    assert (await values(connection, 2.5))[TEMPERATURE] == 112_250 * PRICE_UNIT // 1000
-
-
-async def test_advancing_changes_no_value_of_any_moment(connection: Connection) -> None:
-    before = [await values(connection, seconds) for seconds in (1.5, 2, 3)]
-    assert await moved(connection, 1.5) == 2
-    assert [await values(connection, seconds) for seconds in (1.5, 2, 3)] == before
+    assert (await moved(connection, 1))[TEMPERATURE] == 112_580 * PRICE_UNIT // 1000
+    assert (await moved(connection, 2.5))[TEMPERATURE] == 112_250 * PRICE_UNIT // 1000
     assert await positions(connection) == {
-        TEMPERATURE: (12_960_000, BEGAN + timedelta(seconds=1.5)),
-        PAYROLLS: (394_200_000, BEGAN + timedelta(seconds=1.5)),
+        TEMPERATURE: (21_600_000, BEGAN + timedelta(seconds=2.5)),
+        PAYROLLS: (657_000_000, BEGAN + timedelta(seconds=2.5)),
     }
 
 
 async def test_the_second_day_is_reached_after_ten_seconds_of_running(connection: Connection) -> None:
-    for second in range(1, 11):
+    for second in range(1, 10):
         await moved(connection, second)
-    assert (await values(connection, 10))[TEMPERATURE] == 110_600 * PRICE_UNIT // 1000
+    assert (await moved(connection, 10))[TEMPERATURE] == 110_600 * PRICE_UNIT // 1000
 
 
-async def test_a_stopped_replay_stands_still_and_goes_on_where_it_stood(connection: Connection) -> None:
+async def test_a_stopped_replay_goes_on_where_it_stood_by_a_step_of_three_seconds(connection: Connection) -> None:
     await moved(connection, 1)
-    stood = await values(connection, 4)
-    assert await values(connection, 5) == stood
-    assert await values(connection, 86_400) == stood
-    await moved(connection, 86_400)
-    assert await values(connection, 86_400) == stood
     series, mapping = load_series("seattle-weather", "temp_max"), Mapping.parse(scale="1", offset="100")
-    assert (await values(connection, 86_402))[TEMPERATURE] == mapping.price(series.value_at(6 * DAY_MS // 10))
+    assert (await moved(connection, 86_400))[TEMPERATURE] == mapping.price(series.value_at(4 * DAY_MS // 10))
+    assert (await moved(connection, 86_402))[TEMPERATURE] == mapping.price(series.value_at(6 * DAY_MS // 10))
 
 
 async def test_several_callers_at_once_move_it_no_faster(fresh_database_url: str, connection: Connection) -> None:
     others = [await asyncpg.connect(fresh_database_url) for _ in range(4)]
-    assert await asyncio.gather(*(moved(one, 2) for one in (connection, *others))) == [2] * 5
+    values = await asyncio.gather(*(moved(one, 2) for one in (connection, *others)))
+    assert values == [values[0]] * 5
     for one in others:
         await one.close()
     assert (await positions(connection))[TEMPERATURE] == (17_280_000, BEGAN + timedelta(seconds=2))
@@ -116,16 +103,75 @@ async def test_at_the_end_it_turns_back_and_stays_within_one_period(connection: 
     await connection.execute(
         "UPDATE series_replays SET position_ms = $1 WHERE asset_id = $2", period_ms - 262_800_000, PAYROLLS
     )
-    first = (await values(connection, 0))[PAYROLLS]
-    assert (await values(connection, 2))[PAYROLLS] == first
-    await moved(connection, 2)
+    first = (await moved(connection, 0))[PAYROLLS]
+    # Once back at the beginning, as far on this side of it as it was on the other.
+    assert (await moved(connection, 2))[PAYROLLS] == first
     assert (await positions(connection))[PAYROLLS][0] == 262_800_000
-    assert (await values(connection, 2))[PAYROLLS] == first
 
 
-def test_only_so_many_milliseconds_count_between_two_advances() -> None:
+def test_only_so_many_milliseconds_count_between_two_steps() -> None:
     def counted(milliseconds: float) -> int:
-        return ahead_ms(advanced_at=BEGAN, at=BEGAN + timedelta(milliseconds=milliseconds))
+        return step_ms(advanced_at=BEGAN, at=BEGAN + timedelta(milliseconds=milliseconds))
 
     assert [counted(ms) for ms in (-5, 0, 0.9, 1, 2_999.9, 3_000, 10**9)] == [0, 0, 0, 1, 2_999, 3_000, 3_000]
-    assert AHEAD_MS_MAX == 3_000
+    assert STEP_MS_MAX == 3_000
+
+
+# ------------------------------------------------------------------------------------------------ readings
+
+
+@pytest.fixture
+async def own(fresh_database_url: str) -> AsyncIterator[Database]:
+    async with open_database(fresh_database_url) as database:
+        yield database
+
+
+async def follow(database: Database, column: str) -> int:
+    """A new asset that replays a column of us-employment; its id."""
+    asset_id = await new_asset(database)
+    async with database.acquire() as connection:
+        await connection.execute(
+            'INSERT INTO series_replays (asset_id, series, "column", scale, "offset", speed, position_ms, advanced_at)'
+            " VALUES ($1, 'us-employment', $2, '0.01', '0', 262800, 0, $3)",
+            asset_id,
+            column,
+            BEGAN,
+        )
+    return asset_id
+
+
+async def recorded(database: Database, seconds: float) -> list[tuple[int, int, str, int | None]]:
+    """(asset id, seq, kind, value) of the readings that a step records."""
+    async with database.transaction() as unit:
+        values = await advance(unit=unit, at=BEGAN + timedelta(seconds=seconds))
+        events = await record_values(unit=unit, values=values)
+    assert {(event.cadence_seconds, event.fresh_seconds) for event in events} == {(10, 30)}
+    return [(event.asset_id, event.seq, event.kind.value, event.value) for event in events]
+
+
+async def test_each_step_records_a_reading_of_every_replay_the_first_as_an_override(own: Database) -> None:
+    first = await follow(own, "construction")
+    await new_asset(own)
+    series = load_series("us-employment", "construction")
+    mapping = Mapping.parse(scale="0.01", offset="0")
+    assert await recorded(own, 0) == [(first, 1, "OVERRIDE", 76_010 * PRICE_UNIT // 1000)]
+    second = await follow(own, "manufacturing")
+    assert await recorded(own, 2) == [
+        (first, 2, "READING", mapping.price(series.value_at(525_600_000))),
+        (second, 1, "OVERRIDE", mapping.price(load_series("us-employment", "manufacturing").value_at(525_600_000))),
+    ]
+
+
+async def test_a_step_that_is_rolled_back_moves_and_records_nothing(own: Database) -> None:
+    asset_id = await follow(own, "construction")
+
+    async def fail() -> None:
+        async with own.transaction() as unit:
+            await record_values(unit=unit, values=await advance(unit=unit, at=BEGAN + timedelta(seconds=2)))
+            raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        await fail()
+    async with own.acquire() as connection:
+        assert await positions(connection) == {asset_id: (0, BEGAN)}
+        assert await connection.fetchval("SELECT count(*) FROM oracle_events") == 0

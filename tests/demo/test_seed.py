@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 
 from app import clock
-from app.db import Connection
+from app.db import Connection, Unit
 from app.demo.catalogue import CATALOGUE
-from app.demo.replay import current_values
+from app.demo.replay import advance
 from app.money import PRICE_DECIMALS, PRICE_MAX, SLOPE_DECIMALS, SLOPE_MAX, parse
 from tests.conftest import ROOT
 
@@ -63,9 +63,9 @@ async def test_a_new_database_gets_every_asset_and_its_replay(fresh_database_url
     assert len(lines) == len(CATALOGUE) + 1
     assert lines[0] == "demo market: SEATEMP, Seattle daily high (1 of 8)"
     assert lines[-1] == "demo market: 8 assets are there"
-    began = await current_values(
-        connection=connection, asset_ids=[row["id"] for row in assets], at=clock.now() - timedelta(hours=1)
-    )
+    async with connection.transaction():
+        # A moment before they were made: the positions stay where they are.
+        began = await advance(unit=Unit(connection), at=clock.now() - timedelta(hours=1))
     firsts = [asset.mapping.price(asset.load().value_at(0)) for asset in CATALOGUE]
     assert [began[row["id"]] for row in assets] == firsts
 
@@ -108,7 +108,7 @@ async def test_what_is_missing_is_made_and_what_an_admin_made_is_left_alone(
     assert mine["name"] == "Mine"
     assert await connection.fetchval("SELECT count(*) FROM assets") == len(CATALOGUE)
     assert await connection.fetchval("SELECT count(*) FROM series_replays") == len(CATALOGUE) - 1
-    assert await current_values(connection=connection, asset_ids=[mine["id"]], at=clock.now()) == {}
+    assert await connection.fetchval("SELECT count(*) FROM series_replays WHERE asset_id = $1", mine["id"]) == 0
 
 
 async def test_outside_of_development_nothing_is_made(fresh_database_url: str, connection: Connection) -> None:

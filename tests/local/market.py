@@ -146,6 +146,7 @@ def start_arguments(
     *,
     port: int,
     api: Sequence[str] = API,
+    prices: Sequence[str] | None = IDLE,
     traders: Sequence[str] | None = IDLE,
     once: Sequence[tuple[str, str, Sequence[str]]] = (),
     web: Sequence[str] | None = None,
@@ -157,6 +158,7 @@ def start_arguments(
         "options": {"data_dir": str(data_dir), "host": "127.0.0.1", "port": port, **elsewhere},
         "once": once,
         "api": api,
+        "prices": prices,
         "traders": traders,
         "web": web,
     }
@@ -168,6 +170,7 @@ def start(
     *,
     port: int | None = None,
     api: Sequence[str] = API,
+    prices: Sequence[str] | None = IDLE,
     traders: Sequence[str] | None = IDLE,
     once: Sequence[tuple[str, str, Sequence[str]]] = (),
     web: Sequence[str] | None = None,
@@ -175,5 +178,7 @@ def start(
 ) -> Running:
     """Start a supervisor process with stand-ins on `data_dir`."""
     number = port or free_port()
-    argv = start_arguments(data_dir, port=number, api=api, traders=traders, once=once, web=web, **options)
+    argv = start_arguments(
+        data_dir, port=number, api=api, prices=prices, traders=traders, once=once, web=web, **options
+    )
     return Running(argv, data_dir=data_dir, port=number, env={"PYTHONPATH": str(PROJECT)})

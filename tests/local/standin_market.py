@@ -11,6 +11,7 @@ options = Options(**{**told["options"], "data_dir": Path(told["options"]["data_d
 plan = Plan(
     once=tuple((name, what, tuple(argv)) for name, what, argv in told["once"]),
     api=tuple(told["api"]),
+    prices=tuple(told["prices"]) if told["prices"] else None,
     traders=tuple(told["traders"]) if told["traders"] else None,
     web=tuple(told["web"]) if told["web"] else None,
 )

@@ -19,7 +19,7 @@ from argon2 import PasswordHasher
 from tests.local.market import IDLE, PROJECT, Running, free_port, pid_of, processes_of, start, start_arguments, until
 
 STOP_SECONDS_MAX = 10.0
-CHILDREN = ("postgres", "valkey", "api", "traders")
+CHILDREN = ("postgres", "valkey", "prices", "api", "traders")
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_market_starts_keeps_its_data_and_stops_on_either_signal(data_dir: Pat
     assert first.told()["MEGATRON_DATA_DIR"] == str(data_dir)
     write(first, value=1)
     pids = [first.pid(name) for name in CHILDREN]
-    assert len(set(pids)) == 4
+    assert len(set(pids)) == len(CHILDREN)
     assert first.stops(signal.SIGTERM) < STOP_SECONDS_MAX
     assert nothing_left(data_dir)
 
@@ -172,9 +172,11 @@ def test_children_that_ignore_the_signal_do_not_hold_up_the_stop(data_dir: Path)
         "-c",
         "import signal; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); signal.pause()",
     )
-    market = start(data_dir, api=(sys.executable, str(PROJECT / "tests/local/standin_api.py"), "--deaf"), traders=deaf)
+    deaf_api = (sys.executable, str(PROJECT / "tests/local/standin_api.py"), "--deaf")
+    market = start(data_dir, api=deaf_api, prices=deaf, traders=deaf)
     market.ready()
-    until("deaf traders", lambda: "deaf" in (data_dir / "logs" / "traders.log").read_text())
+    logs = [data_dir / "logs" / f"{name}.log" for name in ("prices", "traders")]
+    until("deaf children", lambda: all("deaf" in log.read_text() for log in logs))
     assert market.stops() < STOP_SECONDS_MAX
     assert nothing_left(data_dir)
 
@@ -246,14 +248,22 @@ def test_servers_that_are_elsewhere_are_used_and_none_is_embedded(data_dir: Path
     market = start(data_dir, database_url="postgresql://db.example/m", redis_url="rediss://redis.example:6379").ready()
     told = market.told()
     assert (told["DATABASE_URL"], told["REDIS_URL"]) == ("postgresql://db.example/m", "rediss://redis.example:6379")
-    assert sorted(path.stem for path in (data_dir / "run").glob("*.json")) == ["api", "traders"]
+    assert sorted(path.stem for path in (data_dir / "run").glob("*.json")) == ["api", "prices", "traders"]
     assert not (data_dir / "postgres").exists()
     assert not (data_dir / "valkey").exists()
     market.stops()
 
 
+def test_a_price_worker_that_keeps_dying_stops_everything_with_its_last_words(data_dir: Path) -> None:
+    market = start(data_dir, prices=(sys.executable, "-c", "import sys; sys.exit('made for production')"))
+    assert market.ends() == 1
+    assert "prices ended 5 times within 60 s: everything stops" in market.said
+    assert "  | made for production" in market.lines
+    assert nothing_left(data_dir)
+
+
 def test_no_traders_run_where_none_are_wanted(data_dir: Path) -> None:
-    market = start(data_dir, traders=None).ready()
+    market = start(data_dir, prices=None, traders=None).ready()
     assert sorted(path.stem for path in (data_dir / "run").glob("*.json")) == ["api", "postgres", "valkey"]
     market.stops()
 
