@@ -6,13 +6,16 @@ What is missing on a machine is a skip whose reason says what to install. What i
 import asyncio
 import os
 import shutil
-from collections.abc import Awaitable, Callable
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from app.local.node import NodeTools, build_playground, find_node, install_packages, missing_line
-from tests.conftest import LiveApi
+from app.local.valkey import EmbeddedValkey
+from tests.conftest import ROOT, LiveApi
 
 HERE = Path(__file__).resolve().parent
 SCRIPT_SECONDS_MAX = 120
@@ -32,6 +35,24 @@ def api_url(request: pytest.FixtureRequest) -> str:
         return GIVEN_URL.rstrip("/")
     live_api: LiveApi = request.getfixturevalue("live_api")
     return live_api.url
+
+
+@pytest.fixture(scope="session")
+def market_url(live_api: LiveApi, valkey: EmbeddedValkey) -> Iterator[str]:
+    """The origin of a running API, beside which a price worker makes ticks."""
+    variables = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("MEGATRON_")},
+        "DATABASE_URL": live_api.database_url,
+        "REDIS_URL": valkey.url,
+        "MEGATRON_ENV": "development",
+        "MEGATRON_LOG_LEVEL": "WARNING",
+    }
+    worker = subprocess.Popen([sys.executable, "-m", "app.cli", "worker", "price"], cwd=ROOT, env=variables)
+    try:
+        yield live_api.url
+    finally:
+        worker.terminate()
+        worker.wait(timeout=15)
 
 
 @pytest.fixture(scope="session")

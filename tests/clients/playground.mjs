@@ -22,17 +22,21 @@ const tabs = (page) => page.locator('.graphiql-tab-button');
 const tab = (page, name) => tabs(page).and(page.getByText(name, { exact: true }));
 const status = (page) => page.getByRole('status');
 
-/** The answer as it stands on the screen, once it is whole. Its lines are drawn in any order, at their heights. */
-async function answer(page) {
-  const shown = await page.waitForFunction(() => {
+/**
+ * The answer as it stands on the screen, once it is whole and has the texts that are wanted. Its lines are drawn in any
+ * order, at their heights.
+ */
+async function answer(page, wanted = []) {
+  const shown = await page.waitForFunction((texts) => {
     const lines = [...document.querySelectorAll('.graphiql-response .view-line')];
     lines.sort((a, b) => Number.parseFloat(a.style.top) - Number.parseFloat(b.style.top));
+    const text = lines.map((line) => line.textContent.replaceAll('\u00a0', ' ')).join('\n');
     try {
-      return JSON.parse(lines.map((line) => line.textContent.replaceAll('\u00a0', ' ')).join('\n'));
+      return texts.every((each) => text.includes(each)) ? JSON.parse(text) : null;
     } catch {
       return null;
     }
-  });
+  }, wanted);
   return shown.jsonValue();
 }
 
@@ -140,7 +144,48 @@ const scenarios = {
     }
     return { inits, answers };
   },
+
+  async streams(page, { token, assetId }) {
+    const follow = async (operationName) => {
+      await execute(page).click();
+      await page.getByRole('menuitem', { name: operationName, exact: true }).click();
+    };
+    const stop = async () => {
+      await page.getByRole('button', { name: /^Stop query/ }).click();
+      await execute(page).waitFor();
+    };
+    await writeInto(page, 'Variables', JSON.stringify({ assetId, interval: 'D1' }));
+    await follow('LiveTrades');
+    const events = [await answer(page, ['"SNAPSHOT"'])];
+    await buy(token, assetId, 'seen-as-a-trade');
+    events.push(await answer(page, ['"UPDATE"', '"BUY"']));
+    await stop();
+    await follow('LivePrices');
+    await page.locator('.graphiql-response').getByText('display').first().waitFor();
+    await buy(token, assetId, 'seen-as-a-tick');
+    events.push(await answer(page, ['"UPDATE"', '"TRADE"', assetId]));
+    await stop();
+    await writeInto(page, 'Headers', JSON.stringify({ Authorization: `Bearer ${token}` }));
+    await status(page).getByText('This tab sends').waitFor();
+    await follow('LiveAccount');
+    events.push(await answer(page, ['"SNAPSHOT"', '"balances"']));
+    await stop();
+    return { events: events.map(({ data }) => data) };
+  },
 };
+
+/** Buy a share, as a program beside the browser. */
+async function buy(token, assetId, clientOrderId) {
+  const query = `mutation ($input: OrderPlaceInput!) { orderPlace(input: $input) { order { status } } }`;
+  const variables = { input: { assetId, side: 'BUY', shares: '1', clientOrderId } };
+  const response = await fetch(`${url}/graphql`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ query, variables }),
+  });
+  const { data } = await response.json();
+  if (data?.orderPlace.order.status !== 'FILLED') throw new Error(JSON.stringify(data));
+}
 
 const [, , name, url, executablePath, given = '{}'] = process.argv;
 // Nothing but the API can be reached, as on a machine without a network.

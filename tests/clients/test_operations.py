@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from graphql import (
     DocumentNode,
+    FieldNode,
     GraphQLSchema,
     OperationDefinitionNode,
     OperationType,
@@ -71,9 +72,26 @@ def test_a_variable_means_the_same_in_a_whole_document(name: str) -> None:
             assert merged.setdefault(variable, value) == value, f"{operation}: {variable} = {json.dumps(value)}"
 
 
-def test_names_of_operations_are_unique_and_none_is_a_subscription() -> None:
+def test_names_of_operations_are_unique() -> None:
     names = [operation for name in DOCUMENTS for operation in operations_of(name)]
-    kinds = {node.operation for name in DOCUMENTS for node in operations_of(name).values()}
 
     assert len(names) == len(set(names))
-    assert kinds == {OperationType.QUERY, OperationType.MUTATION}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_each_document_asks_changes_and_follows(name: str) -> None:
+    assert {node.operation for node in operations_of(name).values()} == set(OperationType)
+
+
+def test_every_stream_is_followed_somewhere(schema: GraphQLSchema) -> None:
+    streams = {
+        selection.name.value
+        for name in DOCUMENTS
+        for node in operations_of(name).values()
+        if node.operation is OperationType.SUBSCRIPTION
+        for selection in node.selection_set.selections
+        if isinstance(selection, FieldNode)
+    }
+
+    assert schema.subscription_type is not None
+    assert streams == set(schema.subscription_type.fields)

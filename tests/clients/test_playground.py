@@ -4,6 +4,7 @@ import json
 import re
 import secrets
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,6 +12,7 @@ from graphql import OperationDefinitionNode, parse
 from pydantic import BaseModel
 
 from tests.clients.conftest import RunNode
+from tests.clients.market import new_asset, new_trader
 
 pytestmark = [pytest.mark.clients, pytest.mark.usefixtures("playground")]
 
@@ -62,6 +64,10 @@ class SignedUp(Seen):
 class Subscribed(Seen):
     inits: list[object]
     answers: list[object]
+
+
+class Streamed(Seen):
+    events: list[dict[str, Any]]
 
 
 def operation_names(document: str) -> list[str]:
@@ -129,6 +135,25 @@ async def test_a_subscription_opens_a_socket_with_the_headers_of_its_run(
     assert seen.answers == [{"data": {"tick": 1}}, {"data": {"tick": 2}}]
     assert seen.sent() == []
     seen.assert_alone_and_sound(api_url)
+
+
+async def test_the_tab_s_subscriptions_stream_with_the_token_of_its_headers(
+    market_url: str, chromium: str, run_node: RunNode
+) -> None:
+    trader, asset_id = new_trader(market_url), new_asset(market_url)
+    arguments = json.dumps({"token": trader.token, "assetId": asset_id})
+
+    seen = Streamed.model_validate_json(await run_node("playground.mjs", "streams", market_url, chromium, arguments))
+
+    begun, traded, ticked, own = [next(iter(event.values())) for event in seen.events]
+    assert begun == {"kind": "SNAPSHOT", "trades": []}
+    assert [(trade["seq"], trade["gross"]) for trade in traded["trades"]] == [(1, "1.0025")]
+    (tick,) = [each for each in ticked["ticks"] if each["assetId"] == asset_id]
+    assert (ticked["kind"], tick["cause"], tick["market"]) == ("UPDATE", "TRADE", "1.01")
+    assert (own["kind"], own["seq"]) == ("SNAPSHOT", 3)
+    assert [position["shares"] for position in own["positions"]] == ["2"]
+    assert seen.sent() == []
+    seen.assert_alone_and_sound(market_url)
 
 
 async def test_the_playground_keeps_to_its_types(run_node: RunNode) -> None:
