@@ -1,6 +1,7 @@
-"""`make bench`: measures everything and prints the figures beside what was asked for. Takes about twelve minutes.
+"""`make bench`: measures everything and prints the figures beside what was asked for. Takes about forty minutes.
 
-`python -m benchmarks --short` runs one round with little load, to see that the benchmarks themselves work.
+`python -m benchmarks --short` runs one round with little load, to see that the benchmarks themselves work;
+`--only NAME ...` runs parts of it.
 """
 
 import argparse
@@ -8,12 +9,12 @@ import asyncio
 import os
 import platform
 import statistics
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from app.db import Database
+from app.db import Database, migrate
 from app.ledger.audit import audit, render
-from benchmarks import api, graphql_operation, peer, settlement
+from benchmarks import api, engine, graphql_operation, history, live, peer, settlement, streams
 from benchmarks.market import Servers, Trader, new_asset, prepare, servers
 from benchmarks.report import line, progress
 
@@ -88,10 +89,8 @@ async def checked(database: Database) -> None:
         raise SystemExit("the audit is not clean")
 
 
-async def run(size: Size) -> None:
-    """Everything, in order."""
-    print(f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}")
-
+async def exchange(size: Size) -> None:
+    """A small query, settlement alone and over HTTP, on empty tables and on full ones."""
     graphql_operation.report(*await graphql_operation.small_query_us())
     with servers() as running:
         database, traders = await prepare(running.settings())
@@ -99,6 +98,48 @@ async def run(size: Size) -> None:
             await measure(running, database, traders, size)
         finally:
             await database.close()
+
+
+async def prices(size: Size) -> None:
+    """The price engine, and what the history costs when it is long."""
+    is_short = size is SHORT
+    with servers() as running:
+        await migrate(running.settings())
+        database = await Database.open(running.settings())
+        try:
+            engine.report(
+                await (engine.compare(database, trades=5_000, rounds=1) if is_short else engine.compare(database))
+            )
+        finally:
+            await database.close()
+    with servers() as running:
+        await (history.run(running, ticks=100_000, smaller=10, rounds=1, runs=5) if is_short else history.run(running))
+
+
+async def ticks(size: Size) -> None:
+    """Tick streams beside their peers."""
+    with streams.pinned_away(), servers() as running:
+        await streams.alone(running, streams.SHORT if size is SHORT else streams.FULL)
+
+
+async def path(size: Size) -> None:
+    """The whole path from a trade to its readers, idle and stalled ones."""
+    with streams.pinned_away(), servers() as running:
+        database, traders = await prepare(running.settings())
+        try:
+            await live.report(running, database, traders, live.SHORT if size is SHORT else live.FULL)
+        finally:
+            await database.close()
+
+
+PARTS = {"exchange": exchange, "prices": prices, "ticks": ticks, "path": path}
+
+
+async def run(size: Size, parts: Sequence[str]) -> None:
+    """These parts, in order."""
+    print(f"{platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}")
+    for name in parts:
+        await PARTS[name](size)
 
 
 async def measure(running: Servers, database: Database, traders: list[Trader], size: Size) -> None:
@@ -116,6 +157,8 @@ async def measure(running: Servers, database: Database, traders: list[Trader], s
 
 
 if __name__ == "__main__":
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--short", action="store_true")
-    asyncio.run(run(SHORT if arguments.parse_args(sys.argv[1:]).short else FULL))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=tuple(PARTS), default=tuple(PARTS))
+    arguments = parser.parse_args()
+    asyncio.run(run(SHORT if arguments.short else FULL, arguments.only))

@@ -179,7 +179,9 @@ async def stalled(servers: Servers, database: Database, asset_id: int, size: Siz
         await _open(lazy, [asset_id], 25)
         p99 = []
         for number in range(2):
+            await held.ask("reset")
             await publisher.publish(ticks[:60], per_second=60)
+            await held.ask("wait", ticks=len(ticks[:60]), seconds=10)
             await held.ask("reset")
             before = resident_mib(api)
             await publisher.publish(ticks, per_second=60)

@@ -182,6 +182,7 @@ class Readers:
                     for i, variables in enumerate(command["variables"][begin : begin + batch])
                 )
             )
+        self.all.sort(key=lambda reader: reader.number)
         return {"open": len(self.all)}
 
     async def _open(self, number: int, variables: dict[str, Any], command: dict[str, Any]) -> None:

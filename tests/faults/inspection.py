@@ -43,8 +43,8 @@ def deadlocks(server: EmbeddedPostgres) -> int:
 
 
 _FACTS = (
-    "accounts", "api_keys", "asset_requests", "assets", "audit_log", "entries", "idempotency_keys", "ledger_accounts",
-    "orders", "platform", "positions", "sessions", "trades", "transfers",
+    "account_events", "accounts", "api_keys", "asset_requests", "assets", "audit_log", "entries", "idempotency_keys",
+    "ledger_accounts", "orders", "platform", "positions", "sessions", "trades", "transfers",
 )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ async def fingerprint(database_url: str) -> dict[str, str]:
     async with connected(database_url) as connection:
         return {
             table: await connection.fetchval(
-                f"SELECT coalesce(md5(string_agg(md5(t::text), '' ORDER BY id)), '') FROM {table} t"
+                f"SELECT coalesce(md5(string_agg(md5(t::text), '' ORDER BY md5(t::text))), '') FROM {table} t"
             )
             for table in _FACTS
         }

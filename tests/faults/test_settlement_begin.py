@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 
 from app.db import Connection, Database
-from app.exchange.batch import Answer
-from app.exchange.orders import OrderRequest, OrderStatus, Trade
+from app.exchange.batch import Settled
+from app.exchange.orders import OrderRequest, OrderStatus
 from app.exchange.settlement import Settlement
 from app.ledger.locks import PAUSE_LOCK
 from tests.factories import load_asset, new_account, new_asset, order_request, waiting
@@ -18,7 +18,6 @@ from tests.faults.inspection import connected
 from tests.faults.waiting import until
 
 BILLION = 10**9
-Settled = tuple[list[Answer], list[Trade]]
 _WAITING = """
 SELECT pid FROM pg_locks
  WHERE locktype = 'advisory' AND NOT granted

@@ -16,7 +16,7 @@ from app.db import Connection, Database
 from app.errors import ErrorCode, Refusal, Refused, Unauthenticated
 from app.exchange import batch
 from app.exchange import settlement as settling
-from app.exchange.batch import Answer, OrderOutcome
+from app.exchange.batch import OrderOutcome, Settled
 from app.exchange.curve import Amounts
 from app.exchange.decide import Conditions, Funds, Holding, Market, decide
 from app.exchange.orders import OrderRequest, OrderStatus, Trade
@@ -36,7 +36,6 @@ from tests.faults.inspection import connected
 from tests.faults.waiting import until
 
 BILLION = 10**9
-Settled = tuple[list[Answer], list[Trade]]
 
 
 async def outcomes(placed: Sequence[Placed]) -> list[OrderOutcome]:
@@ -384,7 +383,7 @@ async def test_a_connection_that_is_lost_after_the_commit(database: Database, mo
     monkeypatch.setattr(Settlement, "_transact", unheard)
     requests = [order_request(account, asset_id, shares="2") for account in accounts]
     answers = await settle_together(database, requests)
-    assert answers == lost[0][0]
+    assert answers == lost[0].answers
     statuses = [answer.order.status for answer in answers if isinstance(answer, OrderOutcome)]
     assert statuses == [OrderStatus.FILLED, OrderStatus.REJECTED, OrderStatus.FILLED]
     assert await effects(database, asset_id) == (3, 2, 2)
