@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvloop
 
 from app.db import Database, migrate
 from app.exchange.settlement import Settlement
@@ -30,6 +31,11 @@ ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = "megatron_template"
 ADMIN_PASSWORD = "correct horse battery staple"
 ADMIN_PASSWORD_HASH = "$2b$04$v/tKXof32nj3Gn./zg9bu.aHFDz5Qi3DroatVOxNpCm7nNEHdcPE."
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The event loop that production runs on: its handles, transports and time limits differ from asyncio's own."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(scope="session", autouse=True)
