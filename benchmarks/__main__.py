@@ -125,6 +125,7 @@ async def ticks(size: Size) -> None:
 async def path(size: Size) -> None:
     """The whole path from a trade to its readers, idle and stalled ones."""
     with streams.pinned_away(), servers() as running:
+        live.remember_commits(running)
         database, traders = await prepare(running.settings())
         try:
             await live.report(running, database, traders, live.SHORT if size is SHORT else live.FULL)

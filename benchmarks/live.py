@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import json
 import random
+import statistics
 import subprocess
 import sys
 import time
@@ -39,6 +40,8 @@ from benchmarks.streams import (
 
 API = (sys.executable, "-m", "app.cli", "api")
 CONNECTIONS = 16
+_numbers = itertools.count(1)
+"""Of all rounds: an order whose key was used before would be answered and not executed."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,6 @@ class Orders:
         self._traders = itertools.cycle(traders)
         self._assets = [node_id("Asset", asset_id) for asset_id in assets]
         self._chance = random.Random(SEED)
-        self._numbers = itertools.count(1)
         self.filled = 0
 
     def request(self) -> bytes:
@@ -85,7 +87,7 @@ class Orders:
         order = {
             "assetId": self._chance.choice(self._assets),
             "side": "BUY",
-            "clientOrderId": f"live-{next(self._numbers)}",
+            "clientOrderId": f"live-{next(_numbers)}",
             "shares": "0.01",
         }
         body = json.dumps({"query": OPERATION, "variables": {"input": order}}).encode()
@@ -118,9 +120,15 @@ class Orders:
 
 
 async def trade_to_tick(
-    servers: Servers, traders: Sequence[Trader], assets: Sequence[int], size: Size, *, readers: int
+    servers: Servers,
+    database: Database,
+    traders: Sequence[Trader],
+    assets: Sequence[int],
+    size: Size,
+    *,
+    readers: int,
 ) -> tuple[float, float, float, float]:
-    """Median and p99 in ms from a trade (its own time, before its commit) to the tick at a reader, and the processor
+    """Median and p99 in ms from a trade's commit (as PostgreSQL recorded it) to its tick at a reader, and the processor
     time of an order in us: API process, price worker."""
     orders = Orders(traders, assets)
     chance = random.Random(SEED)
@@ -137,7 +145,6 @@ async def trade_to_tick(
             variables=variables(lists),
             resumed_every=5,
             timed=True,
-            checked=True,
         )
         await orders.send(per_second=size.orders_per_second, seconds=max(size.seconds / 5, 1))
         await held.ask("reset")
@@ -148,7 +155,28 @@ async def trade_to_tick(
         result = await held.ask("collect")
     if result["faults"]:
         raise RuntimeError(f"ticks are missing: {result}")
-    return result["p50_ms"] or 0.0, result["p99_ms"] or 0.0, spent[0] / sent * 1e6, spent[1] / sent * 1e6
+    waits = await _waits_ms(database, result["arrivals"]) or [0.0]
+    return statistics.median(waits), waits[int(len(waits) * 0.99)], spent[0] / sent * 1e6, spent[1] / sent * 1e6
+
+
+async def _waits_ms(database: Database, arrivals: Sequence[tuple[str, int, float]]) -> list[float]:
+    """From the commit of its trade to each arrival of a tick, ascending."""
+    async with database.acquire() as connection:
+        rows = await connection.fetch(
+            "SELECT asset_id, seq, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS committed FROM trades"
+        )
+    committed: dict[tuple[str, int], float] = {
+        (node_id("Asset", row["asset_id"]), row["seq"]): row["committed"] for row in rows
+    }
+    return sorted((at - committed[asset_id, seq]) * 1e3 for asset_id, seq, at in arrivals)
+
+
+def remember_commits(servers: Servers) -> None:
+    """Let PostgreSQL record when each transaction committed, which takes a restart."""
+    servers.postgres.stop()
+    with (servers.postgres.cluster / "postgresql.conf").open("a", encoding="utf-8") as settings:
+        settings.write("track_commit_timestamp = on\n")
+    servers.postgres.start()
 
 
 async def idle_kib(servers: Servers, asset_id: int, size: Size) -> float:
@@ -204,7 +232,7 @@ async def report(servers: Servers, database: Database, traders: Sequence[Trader]
         progress(f"round {round_number + 1} of {size.rounds}: trade to tick, with readers and without")
         for nobody in (False, True):
             readers = 0 if nobody else size.readers
-            measured[nobody].append(await trade_to_tick(servers, traders, assets, size, readers=readers))
+            measured[nobody].append(await trade_to_tick(servers, database, traders, assets, size, readers=readers))
     watched, alone = measured
     name = f"trade to tick, {size.orders_per_second} orders/s, {size.readers} readers"
     line(f"{name}: median", [each[0] for each in watched], unit="ms", floor="at most 15 ms")
@@ -237,6 +265,7 @@ async def report(servers: Servers, database: Database, traders: Sequence[Trader]
 
 async def _alone(size: Size) -> None:
     with pinned_away(), servers() as running:
+        remember_commits(running)
         database, traders = await prepare(running.settings())
         try:
             await report(running, database, traders, size)

@@ -11,6 +11,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -19,8 +20,6 @@ import uvloop
 
 CHECKED_EVERY = 25
 INIT = b'{"type":"connection_init","payload":{}}'
-TIMED = b'"cause":"TRADE"'
-"""Ticks that nobody waited for (drifts) say nothing about the way of a trade."""
 MASK = 0x80
 """Clients must mask; the mask 0 leaves the bytes as they are."""
 
@@ -53,7 +52,8 @@ class Reader(asyncio.Protocol):
         self.frames = 0
         self.faults: list[str] = []
         self.cursor = ""
-        self.latencies_ms: list[float] = []
+        self.received: list[tuple[float, bytes]] = []
+        """Events and when they came, by the clock that all processes of this machine share; read afterwards."""
         self._seqs: dict[str, int] = defaultdict(int)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -106,7 +106,7 @@ class Reader(asyncio.Protocol):
             self.ticks += ticks
             self.frames += 1
             if self._timed:
-                self._time(payload)
+                self.received.append((time.time(), payload))
             if self._checks:
                 self._check(payload)
             return
@@ -141,17 +141,6 @@ class Reader(asyncio.Protocol):
             if last and event["kind"] == "UPDATE" and tick["seq"] != last + 1:
                 self.faults.append(f"seq {tick['seq']} after {last}")
             self._seqs[tick["assetId"]] = tick["seq"]
-
-    def _time(self, payload: bytes) -> None:
-        """How long ago each tick's cause was, by the clock that all processes of this machine share."""
-        now = time.time()
-        at = payload.find(TIMED)
-        while at >= 0:
-            at = payload.index(b'"at":"', at) + 6
-            end = payload.index(b'"', at)
-            then = datetime.fromisoformat(payload[at:end].decode()).timestamp()
-            self.latencies_ms.append((now - then) * 1e3)
-            at = payload.find(TIMED, end)
 
     def _fail(self, why: str) -> None:
         self.faults.append(why[:500])
@@ -220,12 +209,21 @@ class Readers:
         """Count from here."""
         for reader in self.all:
             reader.ticks = reader.frames = 0
-            reader.latencies_ms.clear()
+            reader.received.clear()
         return {}
 
     async def collect(self, _: dict[str, Any]) -> dict[str, Any]:
-        """What has come since the reset."""
-        return self._result(short=0)
+        """What has come since the reset, and when each trade's tick came to each reader: [asset, trade seq, time]."""
+        arrivals = [
+            (tick["assetId"], tick["tradeSeq"], at) for at, tick in self._arrivals() if tick["cause"] == "TRADE"
+        ]
+        return {**self._result(short=0), "arrivals": arrivals}
+
+    def _arrivals(self) -> Iterator[tuple[float, dict[str, Any]]]:
+        for reader in self.all:
+            for at, payload in reader.received:
+                for tick in orjson.loads(payload)["payload"]["data"]["priceTicks"]["ticks"]:
+                    yield at, tick
 
     async def wait(self, command: dict[str, Any]) -> dict[str, Any]:
         """Wait until every reader has `ticks` since the reset, or `each[i]` where they differ."""
@@ -238,7 +236,7 @@ class Readers:
 
     def _result(self, *, short: int) -> dict[str, Any]:
         faults = [fault for reader in self.all for fault in reader.faults]
-        latencies = sorted(value for reader in self.all for value in reader.latencies_ms)
+        latencies = sorted((at - datetime.fromisoformat(tick["at"]).timestamp()) * 1e3 for at, tick in self._arrivals())
         return {
             "short": short,
             "ticks": sum(reader.ticks for reader in self.all),

@@ -127,9 +127,9 @@ async def run_jobs(settings: Settings, database: Database) -> None:
         await jobs.maintain({})
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         _log.warning("prices.not_maintained", error=repr(error))
-    failures = 0
+    failures, loop = 0, asyncio.get_running_loop()
     while settings.effective_redis_url:
-        worker = jobs_worker(settings, jobs)
+        worker, begun = jobs_worker(settings, jobs), loop.time()
         try:
             await worker.async_run()
         except (RedisError, OSError, TimeoutError) as error:
@@ -139,6 +139,8 @@ async def run_jobs(settings: Settings, database: Database) -> None:
             _log.exception("prices.jobs_failed")
         finally:
             await close_jobs(worker)
+        # What worked for a while and then failed has not failed before.
+        failures = 0 if loop.time() - begun > RETRY_SECONDS[-1] else failures
         await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
         failures += 1
 
