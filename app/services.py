@@ -12,7 +12,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -128,7 +129,7 @@ def connect_redis(settings: Settings) -> Redis | None:
         raise RedisMisconfigured(
             f"REDIS_URL must begin with redis://, rediss:// or unix://; it begins with {urlsplit(url).scheme!r}"
         )
-    client: Redis = Redis.from_url(
+    pool = _Pool.from_url(
         url,
         socket_timeout=REDIS_SECONDS_MAX,
         socket_connect_timeout=REDIS_SECONDS_MAX,
@@ -137,7 +138,24 @@ def connect_redis(settings: Settings) -> Redis | None:
         retry=Retry(NoBackoff(), 1),
         retry_on_error=[RedisConnectionError],
     )
+    client: Redis = Redis.from_pool(pool)
     return client
+
+
+class _Pool(ConnectionPool):
+    """redis-py's pool without its look into the socket before each use.
+
+    That look waits for a time limit of zero, which takes several turns of a busy event loop and a cancellation (and now
+    and then swallows one that was meant for the caller). A connection that the server has closed is seen without it;
+    what closes later is tried again, as any lost connection is.
+    """
+
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        """Connect, unless it is connected."""
+        reader = connection._reader
+        if reader is not None and reader.at_eof():
+            await connection.disconnect()
+        await connection.connect()  # type: ignore[no-untyped-call]
 
 
 async def _greet(redis: Redis) -> None:
