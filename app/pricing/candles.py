@@ -40,8 +40,10 @@ class CandleRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Candle:
-    """A candle of one price, D or M. `closed`: its time is over by the clock; only what the engine is still taking in can
-    change it."""
+    """A candle of one price, D or M.
+
+    `closed`: its time is over by the clock; only what the engine is still taking in can change it.
+    """
 
     asset_id: int
     interval: Interval
