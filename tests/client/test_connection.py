@@ -288,7 +288,7 @@ async def test_a_ping_is_answered(server: Standin) -> None:
         peer = await server.peer()
         await peer.subscribed()
         await peer.send({"type": "ping"})
-        await peer.message("pong")
+        assert await peer.message("pong") == {"type": "pong"}
         await reading.stop()
 
 

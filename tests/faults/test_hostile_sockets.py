@@ -204,8 +204,9 @@ async def test_subscribing_and_completing_in_turns_leaves_nothing(target: Target
         subscribe = frame(json.dumps({"id": "1", **SUBSCRIBE}).encode())
         await raw.say((subscribe + complete) * 100)
         await raw.say(frame(b'{"type":"ping"}'))
-        while (await raw.hear())[1] != b'{"type":"pong"}':
-            pass
+        while (heard := await raw.hear()) != (1, b'{"type":"pong"}'):
+            assert heard[0] == 1
+    await target.expect_unharmed()
 
 
 @pytest.mark.parametrize(
@@ -275,6 +276,7 @@ async def test_readers_who_never_read_are_bounded(target: Target) -> None:
                 async with asyncio.timeout(1):
                     await say_what_is_taken(raw, ping * 400)
             raw.writer.transport.abort()
+    await target.expect_unharmed()
 
 
 async def test_random_bytes_end_sockets_and_not_the_process(target: Target, say: Say) -> None:
@@ -298,6 +300,7 @@ async def test_random_bytes_end_sockets_and_not_the_process(target: Target, say:
                 await say_what_is_taken(raw, frame(bytes(spoilt), opcode=source.choice((1, 1, 1, 2, 9, 10))))
             await say_what_is_taken(raw, frame(b"\x03\xe8", opcode=8))
             await raw.rest()
+    await target.expect_unharmed()
 
 
 async def test_random_bytes_instead_of_a_handshake(target: Target, say: Say) -> None:
@@ -312,3 +315,4 @@ async def test_random_bytes_instead_of_a_handshake(target: Target, say: Say) -> 
             raw.writer.write_eof()
             with suppress(ConnectionError):
                 await raw.rest()
+    await target.expect_unharmed()

@@ -184,7 +184,7 @@ async def _expect_all_caught_up(made: House, readers: list[StreamReader]) -> Non
     await until(done, seconds=RECOVERY_SECONDS)
 
 
-async def _run_under_fire(
+async def _expect_none_lost_under_fire(
     database_url: str, say: Say, *, readers: int, seconds: float, kills: list[str], seed: int
 ) -> None:
     say(f"seed {seed}")
@@ -241,7 +241,7 @@ def _kill(made: House, victim: str) -> None:
 
 
 async def test_readers_who_resume_see_every_seq_once_whatever_is_killed(fresh_database_url: str, say: Say) -> None:
-    await _run_under_fire(
+    await _expect_none_lost_under_fire(
         fresh_database_url,
         say,
         readers=20,
@@ -253,7 +253,7 @@ async def test_readers_who_resume_see_every_seq_once_whatever_is_killed(fresh_da
 
 @pytest.mark.soak
 async def test_200_readers_for_three_minutes(fresh_database_url: str, say: Say) -> None:
-    await _run_under_fire(
+    await _expect_none_lost_under_fire(
         fresh_database_url,
         say,
         readers=200,
@@ -263,7 +263,7 @@ async def test_200_readers_for_three_minutes(fresh_database_url: str, say: Say) 
     )
 
 
-async def _flush(database_url: str, say: Say, *, times: int, seed: int) -> None:
+async def _expect_streams_to_outlive_flushes(database_url: str, say: Say, *, times: int, seed: int) -> None:
     """FLUSHALL at random instants; each time every stream must go on within ten seconds."""
     from redis import Redis
 
@@ -302,9 +302,9 @@ async def _flush(database_url: str, say: Say, *, times: int, seed: int) -> None:
 
 
 async def test_streams_go_on_when_redis_is_emptied(fresh_database_url: str, say: Say) -> None:
-    await _flush(fresh_database_url, say, times=3, seed=secrets.randbelow(2**32))
+    await _expect_streams_to_outlive_flushes(fresh_database_url, say, times=3, seed=secrets.randbelow(2**32))
 
 
 @pytest.mark.soak
 async def test_streams_go_on_when_redis_is_emptied_twenty_times(fresh_database_url: str, say: Say) -> None:
-    await _flush(fresh_database_url, say, times=20, seed=secrets.randbelow(2**32))
+    await _expect_streams_to_outlive_flushes(fresh_database_url, say, times=20, seed=secrets.randbelow(2**32))

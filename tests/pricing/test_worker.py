@@ -441,3 +441,5 @@ async def test_it_stops_at_once_while_the_database_is_away(fresh_database_url: s
         worker.stop()
         async with asyncio.timeout(2):
             await run
+        assert run.done()
+        assert worker.figures.ticks == 0

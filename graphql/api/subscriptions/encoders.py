@@ -10,6 +10,7 @@ Which readers there are and what each is sent is not known here.
 import asyncio
 import itertools
 import secrets
+from abc import ABC, abstractmethod
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -196,7 +197,7 @@ class _Execution:
         return any(map(is_passing, self.field_errors)) or (self.failure is not None and is_passing(self.failure))
 
 
-class EventEncoder(Generic[Item]):
+class EventEncoder(ABC, Generic[Item]):
     """An `app.realtime.events.Encoder`. `executions` counts the events that it was given."""
 
     def __init__(self, selection: EventSelection, *, context: Callable[[], Context], errors: ErrorFormatter) -> None:
@@ -222,9 +223,9 @@ class EventEncoder(Generic[Item]):
             execution.failure = error
         return execution
 
+    @abstractmethod
     def _execute(self, executor: OperationExecutor, event: Event[Item]) -> _Values | Awaitable[_Values]:
         """The event's fields. Raises what a field that may not be null ended with."""
-        raise NotImplementedError
 
     async def _finished(self, event: Event[Item], execution: _Execution) -> bytes:
         """Wait for what must be read. While the database is away for a moment, the event waits for it: a reader that

@@ -123,5 +123,5 @@ def streamed(description: str) -> Callable[[F], F]:
 
 async def opened_by_the_transport() -> AsyncGenerator[Any, None]:
     """Stands where Strawberry would make one reader's events, which nothing here ever asks it to."""
-    raise NotImplementedError("streams are opened by api.subscriptions.opening")
+    raise AssertionError("streams are opened by api.subscriptions.opening, never by Strawberry")
     yield
