@@ -48,7 +48,7 @@ bench: venv ## the measurements
 	$(VENV)/python -m benchmarks
 
 soak: venv ## the long fault and load runs
-	$(VENV)/python -m pytest -m soak -vv -s
+	$(VENV)/python -m pytest -m soak --timeout=1800 -vv -s
 
 web: venv ## build the playground into web/dist
 	@exec $(VENV)/python -m app.local.bootstrap web

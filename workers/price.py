@@ -31,6 +31,7 @@ from app.pricing.worker import PriceWorker
 from app.services import RedisMisconfigured, connect_redis
 from app.settings import Settings
 from app.system import require_migrated
+from app.tasks import end
 from app.telemetry import configure_logging
 
 QUEUE: Final = "megatron:jobs:price"
@@ -101,8 +102,7 @@ async def run(settings: Settings) -> None:
         try:
             await worker.run()
         finally:
-            jobs.cancel()
-            await asyncio.gather(jobs, return_exceptions=True)
+            await end([jobs])
     finally:
         if bus is not None:
             await asyncio.wait({asyncio.create_task(bus.stop())}, timeout=CLOSE_SECONDS_MAX)

@@ -19,6 +19,7 @@ from app.bus import Bus
 from app.db import Database
 from app.local.valkey import EmbeddedValkey, ephemeral_valkey
 from app.pricing.oracle_events import OracleEventKind, Reading, record_readings
+from app.tasks import end
 from tests.conftest import ROOT, make_settings
 from tests.factories.market import new_asset
 from tests.faults.conftest import Say
@@ -209,9 +210,7 @@ async def _expect_none_lost_under_fire(
             await _expect_all_caught_up(made, people)
         finally:
             stop.set()
-            for task in [*reading, feeding]:
-                task.cancel()
-            await asyncio.gather(*reading, feeding, return_exceptions=True)
+            await end([*reading, feeding])
     figures = {
         "readings": fed,
         "ticks": sum(person.ticks for person in people),
@@ -292,9 +291,7 @@ async def _expect_streams_to_outlive_flushes(database_url: str, say: Say, *, tim
             await _expect_all_caught_up(made, people)
         finally:
             stop.set()
-            for task in [*reading, feeding]:
-                task.cancel()
-            await asyncio.gather(*reading, feeding, return_exceptions=True)
+            await end([*reading, feeding])
     say(f"{times} times FLUSHALL: twenty ticks further after {slowest:.2f} s at most, where a second is due")
     assert [hole for person in people for hole in person.holes] == []
     assert {(person.gaps, person.missed, person.connections) for person in people} == {(0, 0, 1)}

@@ -14,6 +14,7 @@ from app.local.valkey import EmbeddedValkey, ephemeral_valkey
 from app.pricing.feed import Feed, heads, trades_after
 from app.pricing.inbox import Inbox
 from app.pricing.oracle_events import ORACLE_STREAM, decode_events, encode_events
+from app.tasks import end
 from tests.factories.market import new_account, new_asset, place_order
 from tests.pricing.causes import ASSET, ONE, event, trade
 from tests.pricing.running import record, until
@@ -50,15 +51,15 @@ class Reading:
 
 @asynccontextmanager
 async def reading(server: EmbeddedValkey) -> AsyncIterator[tuple[Reading, Redis]]:
-    redis: Redis = Redis.from_url(server.url, socket_timeout=1.0)
+    # No entry is lost to a time limit: the feed would find it in PostgreSQL, which this one does not have.
+    redis: Redis = Redis.from_url(server.url, socket_timeout=30.0)
     found = Reading(redis)
     run = asyncio.create_task(found.feed.run())
     try:
         await until(lambda: found.feed.is_up)
         yield found, redis
     finally:
-        run.cancel()
-        await asyncio.gather(run, return_exceptions=True)
+        await end([run])
         await redis.aclose()
 
 

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from app.db import Database
 from app.local.postgres import EmbeddedPostgres
 from app.local.valkey import EmbeddedValkey, ephemeral_valkey
+from app.tasks import end
 from tests.conftest import ROOT, make_settings
 from tests.factories.market import new_admin, new_asset
 from tests.pricing.running import open_database, owners, until, until_caught_up
@@ -171,8 +172,7 @@ async def test_jobs_are_done_at_the_start_without_redis_and_go_on_once_it_is_bac
         await until(maintained)
         own_valkey.stop()
     assert not run.done()
-    run.cancel()
-    await asyncio.gather(run, return_exceptions=True)
+    await end([run])
 
 
 async def test_jobs_go_on_after_an_error_that_nobody_expected(
@@ -190,8 +190,7 @@ async def test_jobs_go_on_after_an_error_that_nobody_expected(
     run = asyncio.create_task(run_jobs(make_settings(database_url=fresh_database_url, redis_url=own_valkey.url), own))
     await until(lambda: starts >= 3 or run.done())
     assert not run.done()
-    run.cancel()
-    await asyncio.gather(run, return_exceptions=True)
+    await end([run])
 
 
 async def _enqueue(url: str) -> None:
