@@ -4,9 +4,10 @@ Only values live here; what they mean is decided where they are used.
 """
 
 import logging
+from decimal import Decimal
 from enum import StrEnum
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -21,6 +22,23 @@ class Environment(StrEnum):
 
     DEVELOPMENT = "development"
     PRODUCTION = "production"
+
+
+def parse_hosts(text: str) -> dict[str, tuple[str, int | None]]:
+    """Of "name=address[:port],...": lower-case name to address and port. Raises ValueError that quotes what is wrong."""
+    hosts: dict[str, tuple[str, int | None]] = {}
+    for entry in filter(None, (part.strip() for part in text.split(","))):
+        name, separator, target = entry.partition("=")
+        address, _, port = target.strip().rpartition(":") if not target.strip().endswith("]") else (target, "", "")
+        if not port.isdecimal() or (":" in address and not address.startswith("[")):
+            address, port = target.strip(), ""
+        try:
+            if not (separator and name.strip()) or (port and not 1 <= int(port) <= 65_535):
+                raise ValueError
+            hosts[name.strip().lower()] = (str(ip_address(address.strip("[]"))), int(port) if port else None)
+        except ValueError:
+            raise ValueError(f'must be like "news.example=127.0.0.1:8601,..."; got {entry[:80]!r}') from None
+    return hosts
 
 
 class Settings(BaseSettings):
@@ -88,6 +106,44 @@ class Settings(BaseSettings):
     tick_retention_days: int = Field(default=30, ge=1, le=3_650)
     """How long ticks and candles of a second are kept; longer candles are kept for good."""
 
+    serper_api_key: str | None = Field(default=None, validation_alias="SERPER_API_KEY", repr=False)
+    serper_api_url: str = Field(default="https://google.serper.dev", validation_alias="SERPER_API_URL")
+    huggingface_api_key: str | None = Field(default=None, validation_alias="HUGGINGFACE_API_KEY", repr=False)
+    huggingface_api_url: str = Field(default="https://router.huggingface.co/v1", validation_alias="HUGGINGFACE_API_URL")
+    """Base of an OpenAI-compatible API: chat completions are below it."""
+    huggingface_model: str = Field(default="openai/gpt-oss-120b", validation_alias="HUGGINGFACE_MODEL")
+    huggingface_embedding_model: str | None = Field(default=None, validation_alias="HUGGINGFACE_EMBEDDING_MODEL")
+    """Set, near-duplicate pages count as one source; unset, nothing is embedded."""
+    search_requests_per_day: int = Field(default=2_500, ge=0)
+    model_requests_per_day: int = Field(default=5_000, ge=0)
+    search_request_cost: int = Field(default=1_000, ge=0)
+    """10^-6 US dollars a request."""
+    model_token_cost: int = Field(default=500_000, ge=0)
+    """10^-6 US dollars a million tokens."""
+    oracle_search_results: int = Field(default=5, ge=1, le=20)
+    """Pages of a query that are read at most."""
+    oracle_concurrency: int = Field(default=32, ge=1, le=500)
+    """Runs at once in one worker."""
+    oracle_max_moves_percent: int = Field(default=25, ge=1, le=1_000)
+    """The cap of the moves of F, up and down, that search readings of one asset make within 24 hours: percent of F."""
+    oracle_feed_report_days: int = Field(default=7, ge=1, le=3_650)
+    """How long reports of feeds are kept; those of searches and overrides are kept for good."""
+    oracle_series_speed: Decimal = Field(default=Decimal(1), gt=0, le=1_000)
+    """By how much faster than usual bundled series are replayed."""
+    oracle_allow_private: bool = False
+    """Whether feeds and pages may come from private and loopback addresses: in development only."""
+    oracle_hosts: str = ""
+    """Addresses of host names, before any resolver is asked: "news.example=127.0.0.1:8601,..."."""
+    worker_metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where a worker serves its /metrics, on loopback; unset, nowhere."""
+    blob_read_write_token: str | None = Field(default=None, validation_alias="BLOB_READ_WRITE_TOKEN", repr=False)
+    blob_api_url: str = Field(default="https://blob.vercel-storage.com", validation_alias="VERCEL_BLOB_API_URL")
+    ably_api_key: str | None = Field(default=None, validation_alias="ABLY_API_KEY", repr=False)
+    ably_api_url: str = Field(default="https://rest.ably.io", validation_alias="ABLY_API_URL")
+    pinecone_api_key: str | None = Field(default=None, validation_alias="PINECONE_API_KEY", repr=False)
+    pinecone_index_url: str | None = Field(default=None, validation_alias="PINECONE_INDEX_URL")
+    """The index's own host, as an address; set with the key, embeddings are kept there and not in PostgreSQL."""
+
     demo_traders: bool = True
     """Whether `megatron dev` starts demo traders."""
     log_level: str = "INFO"
@@ -130,7 +186,23 @@ class Settings(BaseSettings):
             )
         if not self.rate_limits and not self.development:
             raise ValueError("MEGATRON_RATE_LIMITS=0 works in development only: leave it out, or raise the limits")
+        if self.oracle_allow_private and not self.development:
+            raise ValueError(
+                "MEGATRON_ORACLE_ALLOW_PRIVATE=1 works in development only: leave it out, and serve feeds and pages "
+                "from public addresses"
+            )
         return self
+
+    @field_validator("oracle_hosts")
+    @classmethod
+    def _known_hosts(cls, value: str) -> str:
+        parse_hosts(value)
+        return value
+
+    @cached_property
+    def oracle_host_addresses(self) -> dict[str, tuple[str, int | None]]:
+        """Host name to address, and port where one is given, of `oracle_hosts`."""
+        return parse_hosts(self.oracle_hosts)
 
     @property
     def development(self) -> bool:

@@ -35,19 +35,16 @@ class AuditEntry(Model):
 
 
 class SeriesReplay(Model):
-    """Where the demo's replay of a bundled series stands, for an asset that follows it.
+    """Where the replay of a bundled series stands, for an asset whose oracle follows it.
 
-    A point of the series maps to a price (10^-12) as value * scale + offset, both decimal text. `position_ms` is the
-    replayed time since the series began; it grows by `speed` milliseconds for each of real time since `advanced_at`
-    while the replay runs, and runs back where the series ends.
+    `position_ms` is the replayed time since the series began; it grows by `speed` milliseconds for each of real time
+    since `advanced_at` while the replay runs, and runs back where the series ends.
     """
 
     id = fields.BigIntField(primary_key=True, generated=True)
-    asset_id = fields.BigIntField(unique=True)
+    asset_id = fields.BigIntField()
     series = fields.TextField()
     column = fields.TextField()
-    scale = fields.TextField()
-    offset = fields.TextField()
     speed = fields.BigIntField()
     position_ms = fields.BigIntField(default=0, db_default=0)
     advanced_at = fields.DatetimeField()

@@ -73,7 +73,8 @@ class OracleEvent(Model):
 
     `kind`: READING enters the average F = b*value + (1-b)*F; OVERRIDE sets F at once; REFRESH keeps F as it is and
     counts as a reading for its freshness. `value` is a price in 10^-12, null for REFRESH. F counts as fresh for
-    `fresh_seconds` after `at`; after that w rises to 1 over `cadence_seconds`.
+    `fresh_seconds` after `at`; after that w rises to 1 over `cadence_seconds`. `fundamental_after` is F once the engine
+    has taken the event, null until then.
     """
 
     id = fields.BigIntField(primary_key=True, generated=True)
@@ -84,6 +85,7 @@ class OracleEvent(Model):
     value = BaseUnitsField(null=True)
     cadence_seconds = fields.IntField()
     fresh_seconds = fields.IntField()
+    fundamental_after = BaseUnitsField(null=True)
 
     class Meta:
         table = "oracle_events"

@@ -10,7 +10,7 @@ typical (median) price m: moving M from m to 1.01 m costs (1.01^2 - 1) * m^2 / (
 from dataclasses import dataclass
 from typing import Final
 
-from app.demo.series import Mapping, Series, load_series
+from app.oracle.series import Mapping, Series, load_series
 
 DAY_MS: Final = 86_400_000
 FEE_RATE: Final = "0.005"

@@ -16,7 +16,7 @@ from tortoise.exceptions import DBConnectionError, OperationalError
 from app import clock
 from app.bus import Bus
 from app.db import Database, Unit
-from app.demo.series import Mapping, load_series
+from app.oracle.series import Mapping, load_series
 from app.pricing.oracle_events import OracleEvent, OracleEventKind, Reading, record_readings
 from app.settings import Settings
 

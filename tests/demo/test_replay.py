@@ -9,7 +9,7 @@ import pytest
 
 from app.db import Connection, Database, Unit
 from app.demo.replay import STEP_MS_MAX, advance, record_values, step_ms
-from app.demo.series import Mapping, load_series
+from app.oracle.series import Mapping, load_series
 from app.money import PRICE_UNIT
 from tests.factories.market import new_asset
 from tests.pricing.running import open_database

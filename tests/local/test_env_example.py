@@ -15,8 +15,8 @@ def names_of_settings() -> dict[str, list[str]]:
     found = {}
     for name, field in Settings.model_fields.items():
         alias = field.validation_alias
-        choices = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
-        first, *others = choices or [f"MEGATRON_{name.upper()}"]
+        choices = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [alias or ""]
+        first, *others = [str(choice) for choice in choices if choice] or [f"MEGATRON_{name.upper()}"]
         found[first] = others
     return found
 

@@ -145,7 +145,7 @@ _MILLISECOND: Final = datetime.resolution * 1000
 
 @cache
 def _rows(name: str) -> tuple[dict[str, str], ...]:
-    text = (files("app.demo") / "data" / f"{name}.csv").read_text(encoding="ascii")
+    text = (files("app.oracle") / "data" / f"{name}.csv").read_text(encoding="ascii")
     return tuple(csv.DictReader(text.splitlines()))
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.demo.series import LAYOUTS, Mapping, OutOfRange, Series, UnknownSeries, load_series
+from app.oracle.series import LAYOUTS, Mapping, OutOfRange, Series, UnknownSeries, load_series
 from app.money import PRICE_UNIT
 
 DAY_MS = 86_400_000
@@ -120,7 +120,7 @@ def test_every_numeric_column_of_every_file_loads() -> None:
 
 
 def _header(name: str) -> list[str]:
-    from app.demo import series
+    from app.oracle import series
 
     return list(series._rows(name)[0])
 
