@@ -42,7 +42,8 @@ CHECKS = {
         "oracle_logs_accepted_check": "outcome <> 'ACCEPTED' OR (suggested_price IS NOT NULL AND event_seq IS NOT NULL)",
         "oracle_logs_confidence_check": "confidence IS NULL OR confidence BETWEEN 0 AND 1000000000",
         "oracle_logs_counts_check": "move >= 0 AND cost >= 0 AND (latency_ms IS NULL OR latency_ms >= 0)"
-        " AND (event_seq IS NULL OR event_seq >= 1) AND fundamental_before >= 1",
+        " AND (event_seq IS NULL OR event_seq >= 1) AND fundamental_before >= 1"
+        " AND (fundamental_after IS NULL OR (fundamental_after >= 1 AND event_seq IS NOT NULL))",
         "oracle_logs_run_check": "(method = 'OVERRIDE') = (run_id IS NULL) AND (method = 'OVERRIDE') = (inputs IS NULL)",
     },
     "oracle_evidence": {

@@ -44,7 +44,8 @@ class OracleLog(Model):
     changes. `suggested_price` and `fundamental_before` in 10^-12, `delta_percent` in 10^-9 percent, `confidence` in
     10^-9, `move` (by how much F moves, up or down) in 10^-9 of F, `cost` in 10^-6 US dollars. `reasons` are separated
     by blanks. `figure` is the exact value that the reading stands for, in its unit. `event_seq` is the oracle event
-    that came of it. `expires_at`: of a quarantine or an override.
+    that came of it; `fundamental_after` is copied from it before events as old as that are pruned. `expires_at`: of a
+    quarantine or an override.
     """
 
     id = fields.BigIntField(primary_key=True, generated=True)
@@ -62,6 +63,7 @@ class OracleLog(Model):
     confidence = fields.BigIntField(null=True)
     summary = fields.TextField(null=True)
     fundamental_before = BaseUnitsField()
+    fundamental_after = BaseUnitsField(null=True)
     move = fields.BigIntField(default=0, db_default=0)
     event_seq = fields.BigIntField(null=True)
     model = fields.TextField(null=True)

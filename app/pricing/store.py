@@ -91,6 +91,7 @@ _CANDLE: Final = tuple(
     (name, {"interval": "text"}.get(name, "bigint" if name in ("asset_id", "time", "trades") else "numeric"))
     for name in CandleRow._fields
 )
+_TAKEN: Final = (("asset_id", "bigint"), ("seq", "bigint"), ("fundamental", "numeric"))
 
 
 def _unnest(columns: Sequence[tuple[str, str]], *, after: int) -> str:
@@ -130,6 +131,10 @@ WITH mine AS (
     INSERT INTO candles ({_names(_CANDLE)})
     SELECT {_names(_CANDLE)}
     FROM {_unnest(_CANDLE, after=2 + len(_MINE) + len(_TICK))} AS c ({_names(_CANDLE)}), head
+), taken AS (
+    UPDATE oracle_events e SET fundamental_after = k.fundamental
+    FROM {_unnest(_TAKEN, after=2 + len(_MINE) + len(_TICK) + len(_CANDLE))} AS k ({_names(_TAKEN)}), head
+    WHERE e.asset_id = k.asset_id AND e.seq = k.seq
 )
 SELECT (SELECT base FROM head) AS base, ARRAY(SELECT asset_id FROM locked) AS locked
 """
@@ -230,6 +235,7 @@ async def _move(
         *_columns([_state_row(step, place) for step, place in zip(steps, places, strict=True)], _MINE),
         *_columns([_tick_row(tick) for tick in ticks], _TICK),
         *_columns(closed, _CANDLE),
+        *_columns(_taken_rows(steps), _TAKEN),
     )
     if row is None or row["base"] is None:
         raise Fenced({step.before.asset_id for step in steps} - set(row["locked"] if row else ()))
@@ -297,6 +303,18 @@ def _tick_row(tick: Tick) -> tuple[object, ...]:
         tick.volume,
         tick.stale,
     )
+
+
+def _taken_rows(steps: Sequence[Step]) -> list[tuple[int, int, int]]:
+    """Each oracle event that was taken in, and F after it: events are gapless, and each made one tick."""
+    return [
+        (step.before.asset_id, seq, tick.fundamental)
+        for step in steps
+        if step.after.oracle_seq > step.before.oracle_seq
+        for seq, tick in enumerate(
+            (tick for tick in step.ticks if tick.cause is TickCause.ORACLE), step.before.oracle_seq + 1
+        )
+    ]
 
 
 def _placed(tick: Tick, position: int) -> Tick:

@@ -21,6 +21,8 @@ FOREIGN_KEYS = {
 PRIMARY_KEYS = {
     "account_events": "account_id, seq",
     "candles": 'asset_id, "interval", "time"',
+    "oracle_texts": "content_hash",
+    "oracles": "asset_id",
     "price_states": "asset_id",
     "stream_heads": "stream",
     "ticks": "asset_id, seq, at",
@@ -89,6 +91,7 @@ WITHOUT_MODEL = {
 
 UNIQUE = {
     "accounts_email_key": "accounts USING btree (email)",
+    "alerts_open_key": "alerts USING btree (kind, asset_id) WHERE (resolved_at IS NULL)",
     "api_keys_token_hash_key": "api_keys USING btree (token_hash)",
     "assets_symbol_key": "assets USING btree (symbol)",
     "entries_version_key": "entries USING btree (ledger_account_id, version)",
@@ -96,9 +99,13 @@ UNIQUE = {
     "ledger_accounts_owner_key": "ledger_accounts USING btree (account_id, asset_id, currency, kind)"
     " NULLS NOT DISTINCT",
     "oracle_events_seq_key": "oracle_events USING btree (asset_id, seq)",
+    "oracle_evidence_ordinal_key": "oracle_evidence USING btree (log_id, ordinal)",
+    "oracle_logs_position_key": 'oracle_logs USING btree ("position")',
+    "oracle_logs_run_key": "oracle_logs USING btree (asset_id, run_id) WHERE (run_id IS NOT NULL)",
+    "oracle_usage_day_key": "oracle_usage USING btree (provider, day)",
     "orders_client_order_id_key": "orders USING btree (account_id, client_order_id)",
     "positions_account_asset_key": "positions USING btree (account_id, asset_id)",
-    "series_replays_asset_id_key": "series_replays USING btree (asset_id)",
+    "series_replays_series_key": 'series_replays USING btree (asset_id, series, "column")',
     "sessions_token_hash_key": "sessions USING btree (token_hash)",
     "trades_seq_key": "trades USING btree (asset_id, seq)",
 }
@@ -110,6 +117,12 @@ INDEXES = {
     "entries_account_id_idx": "entries USING btree (account_id, id) WHERE (account_id IS NOT NULL)",
     "entries_transfer_id_idx": "entries USING btree (transfer_id)",
     "ledger_accounts_asset_id_idx": "ledger_accounts USING btree (asset_id) WHERE (asset_id IS NOT NULL)",
+    "oracle_evidence_source_idx": "oracle_evidence USING btree (asset_id, source, retrieved_at)",
+    "oracle_logs_asset_id_idx": "oracle_logs USING btree (asset_id, id)",
+    "oracle_logs_moves_idx": "oracle_logs USING btree (asset_id, at)"
+    " WHERE ((method = 'SEARCH_LLM'::text) AND (event_seq IS NOT NULL))",
+    "oracle_logs_quarantined_idx": "oracle_logs USING btree (asset_id, id) WHERE (outcome = 'QUARANTINED'::text)",
+    "oracles_due_idx": "oracles USING btree (due_at)",
     "orders_account_id_idx": "orders USING btree (account_id, id)",
     "orders_open_idx": "orders USING btree (account_id, id)"
     " WHERE (status = ANY (ARRAY['OPEN'::text, 'PARTIALLY_FILLED'::text]))",
@@ -137,6 +150,7 @@ TRIGGERS = {
         " EXECUTE FUNCTION refuse_change()"
         for table in UNDELETABLE
     },
+    "oracle_texts_immutable": "BEFORE UPDATE ON oracle_texts FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()",
 }
 
 
@@ -165,6 +179,7 @@ def of_new(table: str, name: str, *rows: dict[str, str]) -> Check:
 
 
 NEW_ROWS = {
+    "alerts": {"kind": "'ORACLE_STALE'", "asset_id": "900", "detail": "''", "raised_at": "now()"},
     "account_events": {"account_id": "900", "seq": "1", "at": "now()", "order_id": "1"},
     "candles": {
         "asset_id": "900", "interval": "'D1'", "time": "0", "open": "3", "high": "4", "low": "2", "close": "3",
@@ -174,6 +189,19 @@ NEW_ROWS = {
         "asset_id": "900", "seq": "1", "at": "now()", "kind": "'READING'", "value": "1000000", "cadence_seconds": "1",
         "fresh_seconds": "1",
     },
+    "oracle_evidence": {
+        "log_id": "900", "asset_id": "900", "ordinal": "1", "source": "'news.example'", "url": "'http://news.example'",
+        "excerpt": "''", "content_hash": "repeat('0', 64)", "retrieved_at": "now()", "counts": "false",
+    },
+    "oracle_logs": {
+        "position": "900", "asset_id": "900", "run_id": "1", "at": "now()", "method": "'FEED'", "verdict": "'REJECTED'",
+        "outcome": "'REJECTED'", "fundamental_before": "1", "inputs": "'{}'",
+    },
+    "oracle_texts": {
+        "content_hash": "encode(sha256('a'), 'hex')", "text": "'a'", "stored_at": "now()",
+    },
+    "oracle_usage": {"provider": "'serper'", "day": "'2001-01-01'"},
+    "oracles": {"asset_id": "900", "method": "'FEED'", "configuration": "'{}'", "cadence_seconds": "1"},
     "price_states": {
         "asset_id": "900", "at": "now()", "display": "1", "market": "1", "fundamental": "1", "market_weight": "0",
         "recent_volume_at": "now()",
@@ -358,6 +386,67 @@ CHECKS = [
         {"value": "1000000000000000000001"},
     ),
     of_new("oracle_events", "oracle_events_promise_check", {"cadence_seconds": "0"}, {"fresh_seconds": "0"}),
+    of_new("oracle_events", "oracle_events_fundamental_after_check", {"fundamental_after": "0"}),
+    of_new("alerts", "alerts_kind_check", {"kind": "'OTHER'"}),
+    of_new("oracle_evidence", "oracle_evidence_ordinal_check", {"ordinal": "0"}),
+    of_new("oracle_evidence", "oracle_evidence_content_hash_check", {"content_hash": "'x'"}),
+    of_new("oracle_evidence", "oracle_evidence_counts_check", {"counts": "true"}),
+    of_new("oracle_logs", "oracle_logs_position_check", {"position": "0"}),
+    of_new("oracle_logs", "oracle_logs_method_check", {"method": "'GUESS'"}),
+    of_new(
+        "oracle_logs",
+        "oracle_logs_outcome_check",
+        {"verdict": "'MAYBE'", "outcome": "'MAYBE'"},
+        {"verdict": "'QUARANTINED'", "outcome": "'MAYBE'", "resolution": "'EXPIRED'", "resolved_at": "now()"},
+    ),
+    of_new(
+        "oracle_logs",
+        "oracle_logs_resolution_check",
+        {"verdict": "'QUARANTINED'"},
+        {"verdict": "'QUARANTINED'", "resolution": "'EXPIRED'"},
+        {"verdict": "'QUARANTINED'", "resolution": "'FORGOTTEN'", "resolved_at": "now()"},
+        {"resolution": "'EXPIRED'", "resolved_at": "now()"},
+        {"outcome": "'QUARANTINED'", "resolution": "'EXPIRED'", "resolved_at": "now()"},
+    ),
+    of_new(
+        "oracle_logs",
+        "oracle_logs_price_check",
+        {"suggested_price": "999999"},
+        {"suggested_price": "1000000000000000000001"},
+    ),
+    of_new(
+        "oracle_logs",
+        "oracle_logs_accepted_check",
+        {"verdict": "'ACCEPTED'", "outcome": "'ACCEPTED'", "event_seq": "1"},
+        {"verdict": "'ACCEPTED'", "outcome": "'ACCEPTED'", "suggested_price": "1000000"},
+    ),
+    of_new("oracle_logs", "oracle_logs_confidence_check", {"confidence": "-1"}, {"confidence": "1000000001"}),
+    of_new(
+        "oracle_logs",
+        "oracle_logs_counts_check",
+        {"move": "-1"},
+        {"cost": "-1"},
+        {"latency_ms": "-1"},
+        {"event_seq": "0"},
+        {"fundamental_before": "0"},
+        {"fundamental_after": "0", "event_seq": "1"},
+        {"fundamental_after": "1"},
+    ),
+    of_new("oracle_logs", "oracle_logs_run_check", {"run_id": "NULL"}, {"inputs": "NULL"}, {"method": "'OVERRIDE'"}),
+    of_new("oracle_texts", "oracle_texts_content_hash_check", {"text": "'b'"}),
+    of_new("oracle_usage", "oracle_usage_counts_check", {"requests": "-1"}, {"tokens": "-1"}, {"cost": "-1"}),
+    of_new("oracles", "oracles_method_check", {"method": "'GUESS'"}),
+    of_new("oracles", "oracles_configuration_check", {"configuration": "NULL"}, {"method": "'OVERRIDE'"}),
+    of_new(
+        "oracles",
+        "oracles_cadence_check",
+        {"cadence_seconds": "0"},
+        {"cadence_seconds": "86401"},
+        {"base_cadence_seconds": "0"},
+        {"base_cadence_seconds": "86401"},
+    ),
+    of_new("oracles", "oracles_run_id_check", {"run_id": "-1"}, {"version": "0"}, {"failures": "-1"}),
+    of_new("oracles", "oracles_held_check", {"held_until": "now()"}),
     of_new(
         "price_states",
         "price_states_seq_check",
@@ -392,6 +481,17 @@ ALLOWED = (
     _new("oracle_events", {"kind": "'OVERRIDE'", "value": "1000000000000000000000"}),
     _new("oracle_events", {"kind": "'REFRESH'", "value": "NULL"}),
     _new("ticks", {"market_weight": "1000000000", "volume": "1"}),
+    _new("oracles", {"method": "'OVERRIDE'", "configuration": "NULL", "override_id": "1", "held_until": "now()"}),
+    _new("oracle_evidence", {"counts": "true", "value": "'1'"}),
+    _new("oracle_logs", {"method": "'OVERRIDE'", "run_id": "NULL", "inputs": "NULL"}),
+    *(
+        _new(
+            "oracle_logs",
+            {"verdict": "'QUARANTINED'", "outcome": outcome, "resolution": resolution, "resolved_at": "now()"}
+            | {"suggested_price": "1e21", "event_seq": "1"},
+        )
+        for outcome, resolution in (("'ACCEPTED'", "'CONFIRMED'"), ("'REJECTED'", "'EXPIRED'"))
+    ),
     _new("ticks", {"cause": "'OPEN'"}),
     _new(
         "account_events", {"order_id": "NULL", "transfer_id": "1", "currency": "'USDC'", "available": "0", "held": "0"}

@@ -45,8 +45,8 @@ async def connection(past: Past) -> AsyncIterator[Connection]:
         transaction = acquired.transaction()
         await transaction.start()
         await acquired.execute(
-            'INSERT INTO series_replays (asset_id, series, "column", scale, "offset", speed, advanced_at)'
-            " VALUES (1, 'rain', 'mm', '1', '0', 60, now())"
+            'INSERT INTO series_replays (asset_id, series, "column", speed, advanced_at)'
+            " VALUES (1, 'rain', 'mm', 60, now())"
         )
         await acquired.execute("CREATE TABLE ticks_of_no_day PARTITION OF ticks DEFAULT")
         yield acquired

@@ -103,6 +103,14 @@ async def _check_causes(connection: Connection) -> None:
     )
     await _nothing(
         connection,
+        "each oracle event tells F after it, as its tick has it, once it was taken in",
+        "SELECT * FROM (SELECT e.asset_id, e.seq, e.fundamental_after, k.fundamental FROM oracle_events e LEFT JOIN"
+        " (SELECT asset_id, fundamental, row_number() OVER (PARTITION BY asset_id ORDER BY seq) AS nth FROM ticks"
+        " WHERE cause = 'ORACLE') k ON k.asset_id = e.asset_id AND k.nth = e.seq) o"
+        " WHERE fundamental_after IS DISTINCT FROM fundamental",
+    )
+    await _nothing(
+        connection,
         "oracle events are gapless, and their times follow their seqs",
         "SELECT * FROM (SELECT asset_id, seq, at, lag(seq, 1, 0::bigint) OVER w AS before, lag(at) OVER w AS at_before"
         " FROM oracle_events WINDOW w AS (PARTITION BY asset_id ORDER BY seq)) e"
