@@ -86,10 +86,12 @@ async def test_changed_assets_and_nothing_else_ask_for_a_look(own_valkey: Embedd
 
 async def test_it_reads_on_after_redis_was_emptied_and_after_it_was_away(own_valkey: EmbeddedValkey) -> None:
     async with reading(own_valkey) as (found, redis):
-        await redis.xadd(TRADES_STREAM, {"trades": encode_trades([trade(1, 1)])})
+        first = await redis.xadd(TRADES_STREAM, {"trades": encode_trades([trade(1, 1)])})
         await until(lambda: found.has(trades=1))
         await redis.flushall()
-        await redis.xadd(TRADES_STREAM, {"trades": encode_trades([trade(2, 2)])})
+        # In the same millisecond the emptied stream would give the same id again, which only PostgreSQL makes up for.
+        later = int(first.partition(b"-")[0]) + 1
+        await redis.xadd(TRADES_STREAM, {"trades": encode_trades([trade(2, 2)])}, id=f"{later}-0")
         await until(lambda: found.has(trades=2))
         own_valkey.stop()
         await until(lambda: not found.feed.is_up)
