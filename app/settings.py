@@ -25,7 +25,7 @@ class Environment(StrEnum):
 
 
 def parse_hosts(text: str) -> dict[str, tuple[str, int | None]]:
-    """Of "name=address[:port],...": lower-case name to address and port. Raises ValueError that quotes what is wrong."""
+    """Of "name=address[:port],...": lower-case name to address and port. Raises ValueError that quotes the entry."""
     hosts: dict[str, tuple[str, int | None]] = {}
     for entry in filter(None, (part.strip() for part in text.split(","))):
         name, separator, target = entry.partition("=")
@@ -186,6 +186,12 @@ class Settings(BaseSettings):
             )
         if not self.rate_limits and not self.development:
             raise ValueError("MEGATRON_RATE_LIMITS=0 works in development only: leave it out, or raise the limits")
+        if self.oracle_feed_report_days > self.tick_retention_days:
+            raise ValueError(
+                f"MEGATRON_ORACLE_FEED_REPORT_DAYS is {self.oracle_feed_report_days}, and what F was after a reading is"
+                f" kept with the ticks, for MEGATRON_TICK_RETENTION_DAYS ({self.tick_retention_days}): lower one, or"
+                " raise the other"
+            )
         if self.oracle_allow_private and not self.development:
             raise ValueError(
                 "MEGATRON_ORACLE_ALLOW_PRIVATE=1 works in development only: leave it out, and serve feeds and pages "

@@ -89,7 +89,7 @@ def configure_logging(level: str, *, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("tortoise", "asyncio", "httpx", "uvicorn.access"):
+    for chatty in ("tortoise", "asyncio", "httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(chatty).setLevel(max(root.level, logging.WARNING))
 
 

@@ -73,7 +73,10 @@ THROWAWAY_SETTINGS: Final = {
     "full_page_writes": "off",
     "shared_buffers": "64MB",
 }
-SET_UP_SQL: Final = f"CREATE ROLE {USER} LOGIN CREATEDB\nCREATE DATABASE {DATABASE} OWNER {USER}\n"
+SET_UP_SQL: Final = (
+    f"CREATE EXTENSION vector\nCREATE ROLE {USER} LOGIN CREATEDB\nCREATE DATABASE {DATABASE} OWNER {USER}\n"
+)
+"""For the template: only a superuser may create the extension, which embeddings of evidence need."""
 
 
 class PostgresError(Exception):
@@ -169,7 +172,7 @@ class EmbeddedPostgres:
         )
         single = (
             str(self._programs / "postgres"), "--single", "-D", place, "-c", "exit_on_error=on",
-            "-c", f"fsync={'on' if self._durable else 'off'}", "postgres",
+            "-c", f"fsync={'on' if self._durable else 'off'}", "template1",
         )
         # fmt: on
         return self._command(init, folder), self._command(single, folder, stdin=SET_UP_SQL.encode())

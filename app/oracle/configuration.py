@@ -1,6 +1,7 @@
 """What an oracle is configured to do, and how that is stored. Pure: what an admin may ask for is checked elsewhere."""
 
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
@@ -50,11 +51,20 @@ class FeedConfiguration:
 
     @property
     def source(self) -> str:
-        """Its name in evidence: "series:NAME/COLUMN", or the URL's host and path with the JSONPath."""
+        """Its name in evidence: "series:NAME/COLUMN", or the URL's host and path with the JSONPath.
+
+        A query, in which keys are handed over, stands there as the beginning of its SHA-256.
+        """
         if self.series is not None:
             return f"series:{self.series}/{self.column}"
         parts = urlsplit(self.url or "")
-        return f"{parts.netloc.rpartition('@')[2]}{parts.path}#{self.json_path}"
+        query = f"?{sha256(parts.query.encode()).hexdigest()[:8]}" if parts.query else ""
+        return f"{parts.netloc.rpartition('@')[2]}{parts.path}{query}#{self.json_path}"
+
+    @property
+    def shown_url(self) -> str:
+        """Where it is, for everybody to see: the URL without its query, or the source's name."""
+        return self.source if self.url is None else urlsplit(self.url)._replace(query="", fragment="").geturl()
 
 
 @dataclass(frozen=True, slots=True)

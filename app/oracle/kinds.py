@@ -7,8 +7,8 @@ from typing import Final
 
 PERCENT_UNIT: Final = 10**9
 """Percentages are integers of 10^-9 percent."""
-SMOOTHING: Final = (1, 5)
-"""b of the price model as a fraction: a reading moves F by so much of its distance."""
+FUNDAMENTAL_WEIGHT: Final = 200_000_000
+"""b of the price model in 10^-9, where an asset has none of its own: a reading moves F by so much of its distance."""
 
 
 class OracleMethod(StrEnum):

@@ -25,20 +25,43 @@ class OutOfRange(ValueError):  # noqa: N818 - an outcome of the mapping
     """A value maps to a price outside of 0.000001 to 10^9. Never clamped."""
 
 
+DAILY_SPEED: Final = 8_640
+"""Milliseconds of the series in one of real time: a day in 10 s, a year in about an hour. Any faster, and nobody could
+trade the next day before it is over."""
+MONTHLY_SPEED: Final = 262_800
+"""A month in about 10 s: ten years in about 20 minutes."""
+YEARLY_SPEED: Final = 350_640
+"""A year in 90 s: sixteen years in about 24 minutes."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How a file is laid out. `pivot`: the column that names the series, and the column of values."""
+    """How a file is laid out, and how fast it is replayed. `pivot`: the column that names the series, and the column of
+    values."""
 
     time_column: str
     time_format: str
+    speed: int
     pivot: tuple[str, str] | None = None
 
 
 LAYOUTS: Final = {
-    "seattle-weather": _Layout("date", "%Y/%m/%d"),
-    "us-employment": _Layout("month", "%Y-%m-%d"),
-    "iowa-electricity": _Layout("year", "%Y-%m-%d", pivot=("source", "net_generation")),
+    "seattle-weather": _Layout("date", "%Y/%m/%d", DAILY_SPEED),
+    "us-employment": _Layout("month", "%Y-%m-%d", MONTHLY_SPEED),
+    "iowa-electricity": _Layout("year", "%Y-%m-%d", YEARLY_SPEED, pivot=("source", "net_generation")),
 }
+
+
+def natural_speed(name: str) -> int:
+    """By how much faster than life the series of a file are usually replayed. Raises `UnknownSeries`."""
+    return _layout(name).speed
+
+
+def _layout(name: str) -> _Layout:
+    layout = LAYOUTS.get(name)
+    if layout is None:
+        raise UnknownSeries(f"there is no bundled series {name!r}: choose one of {', '.join(LAYOUTS)}")
+    return layout
 
 
 @dataclass(frozen=True)
@@ -75,11 +98,23 @@ class Series:
     def value_at(self, position_ms: int) -> Fraction:
         """The value at a replay position, on the straight line between the two points around it, exactly."""
         time_ms = self.time_at(position_ms)
-        right = min(bisect_right(self.times_ms, time_ms), len(self.times_ms) - 1)
-        left = right - 1
+        left, right = self._around(time_ms)
         before, after = self.values[left], self.values[right]
         gone, step = time_ms - self.times_ms[left], self.times_ms[right] - self.times_ms[left]
         return Fraction(before * step + (after - before) * gone, step * 10**self.decimals)
+
+    def points_around(self, position_ms: int) -> tuple[tuple[int, Fraction], tuple[int, Fraction]]:
+        """The two published points around a replay position, each its time since the series began and its value."""
+        left, right = self._around(self.time_at(position_ms))
+        unit = 10**self.decimals
+        return (
+            (self.times_ms[left], Fraction(self.values[left], unit)),
+            (self.times_ms[right], Fraction(self.values[right], unit)),
+        )
+
+    def _around(self, time_ms: int) -> tuple[int, int]:
+        right = min(bisect_right(self.times_ms, time_ms), len(self.times_ms) - 1)
+        return right - 1, right
 
     def points(self) -> list[Fraction]:
         """The published values, in order."""
@@ -123,9 +158,7 @@ def load_series(name: str, column: str) -> Series:
 
     Raises `UnknownSeries` when there is none, ValueError when the file is not what it should be.
     """
-    layout = LAYOUTS.get(name)
-    if layout is None:
-        raise UnknownSeries(f"there is no bundled series {name!r}: choose one of {', '.join(LAYOUTS)}")
+    layout = _layout(name)
     rows = _rows(name)
     cells = _column(rows, layout=layout, name=name, column=column)
     times = [datetime.strptime(time, layout.time_format).replace(tzinfo=UTC) for time, _ in cells]

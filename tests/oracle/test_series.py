@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.oracle.series import LAYOUTS, Mapping, OutOfRange, Series, UnknownSeries, load_series
 from app.money import PRICE_UNIT
+from app.oracle.series import LAYOUTS, Mapping, OutOfRange, Series, UnknownSeries, load_series, natural_speed
 
 DAY_MS = 86_400_000
 ZIGZAG = Series("zigzag", "made up", datetime(2020, 1, 1, tzinfo=UTC), (0, 10, 40), (15, -5, 100), decimals=1)
@@ -67,6 +67,29 @@ def test_halfway_between_two_days_is_halfway_between_their_values() -> None:
 def test_positions_go_forth_and_back_along_straight_lines(position_ms: int, time_ms: int, value: Fraction) -> None:
     assert ZIGZAG.time_at(position_ms) == time_ms
     assert ZIGZAG.value_at(position_ms) == value
+
+
+@pytest.mark.parametrize(
+    ("position_ms", "around"),
+    [
+        (0, ((0, Fraction("1.5")), (10, Fraction("-0.5")))),
+        (10, ((10, Fraction("-0.5")), (40, Fraction(10)))),
+        (40, ((10, Fraction("-0.5")), (40, Fraction(10)))),
+        (75, ((0, Fraction("1.5")), (10, Fraction("-0.5")))),
+    ],
+)
+def test_the_points_around_a_position_are_those_of_the_line_it_is_on(position_ms: int, around: object) -> None:
+    assert ZIGZAG.points_around(position_ms) == around
+
+
+def test_each_file_has_a_usual_speed() -> None:
+    assert {name: natural_speed(name) for name in LAYOUTS} == {
+        "seattle-weather": 8_640,
+        "us-employment": 262_800,
+        "iowa-electricity": 350_640,
+    }
+    with pytest.raises(UnknownSeries, match="there is no bundled series 'moon'"):
+        natural_speed("moon")
 
 
 @given(st.integers(min_value=0, max_value=10**15))

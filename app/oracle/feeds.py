@@ -1,0 +1,59 @@
+"""Reading a numeric feed: one GET, and the one number that its JSONPath names. What it is worth is judged elsewhere."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from app.oracle.configuration import FeedConfiguration
+from app.oracle.fetching import Fetcher, FetchRefused
+from app.oracle.json_numbers import DOCUMENT_BYTES_MAX, BadPath, NotOneNumber, compile_path, number_at
+
+FEED_SECONDS_MAX: Final = 10.0
+"""For the whole answer, redirects and all."""
+ACCEPT: Final = "application/json, text/json, application/vnd.api+json, application/geo+json, text/plain"
+"""JSON under the names that it goes by; what the bytes are shows when they are parsed."""
+QUICK_BYTES_MAX: Final = 32_768
+"""Longer documents are parsed beside the event loop, which they might hold up for a tenth of a second."""
+
+
+class FeedFailed(Exception):  # noqa: N818 - an outcome of reading
+    """The feed gave no number. `detail` says which feed, and why or what was found instead."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class FeedAnswer:
+    """What a feed said. `value`: plain decimal text of at most 64 characters. `url`: where it came from in the end."""
+
+    value: str
+    excerpt: str
+    url: str
+    retrieved_at: datetime
+
+
+class FeedReader:
+    """Reads feeds over HTTP by a `Fetcher`, which decides where it may connect to."""
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self._fetcher = fetcher
+
+    async def read(self, feed: FeedConfiguration) -> FeedAnswer:
+        """The feed's number now. Raises `FeedFailed` when there is none, ValueError for a feed that is a series."""
+        if feed.url is None or feed.json_path is None:
+            raise ValueError(f"{feed.source} is not read over HTTP")
+        try:
+            path = compile_path(feed.json_path)
+            fetched = await self._fetcher.get(
+                feed.url, bytes_max=DOCUMENT_BYTES_MAX, seconds_max=FEED_SECONDS_MAX, accept=ACCEPT
+            )
+            if len(fetched.body) <= QUICK_BYTES_MAX:
+                number = number_at(fetched.body, path)
+            else:
+                number = await asyncio.to_thread(number_at, fetched.body, path)
+        except (FetchRefused, NotOneNumber, BadPath) as error:
+            raise FeedFailed(f"{feed.source}: {error}") from error
+        return FeedAnswer(number.value, number.excerpt, fetched.url, fetched.retrieved_at)
