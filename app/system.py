@@ -9,10 +9,13 @@ from datetime import datetime
 from typing import Final
 
 from app.db import Database, DatabaseMisconfigured
+from app.oracle.claims import oracle_standing
 from app.pricing.claims import prices_standing
 from app.services import VERSION, Services
 
 CHECK_SECONDS_MAX: Final = 2.0
+OVERDUE_SECONDS_MAX: Final = 60.0
+"""Longer, and nobody seems to run the oracles."""
 MIGRATIONS_TABLE: Final = "tortoise_migrations"
 
 
@@ -42,6 +45,7 @@ async def system_status(services: Services) -> SystemStatus:
         _checked("database", database_status, services),
         _checked("redis", redis_status, services),
         _checked("prices", prices_status, services),
+        _checked("oracle", oracle_status, services),
     )
     return SystemStatus(
         version=VERSION,
@@ -120,6 +124,15 @@ async def prices_status(services: Services) -> ComponentStatus:
     detail = f"{workers}; {standing.unowned} of {standing.assets} assets have none" if standing.unowned else workers
     ok = bool(standing.workers) and not standing.unowned
     return ComponentStatus("prices", ok=ok, detail=detail, lag_seconds=standing.lag_seconds)
+
+
+async def oracle_status(services: Services) -> ComponentStatus:
+    """Whether oracles run when they are due, how overdue the most overdue is, and how many assets are stale."""
+    async with services.database.acquire() as connection:
+        standing = await oracle_standing(connection=connection)
+    detail = f"{standing.overdue} of {standing.oracles} oracles are due, F of {standing.stale} assets is stale"
+    ok = standing.lag_seconds <= OVERDUE_SECONDS_MAX
+    return ComponentStatus("oracle", ok=ok, detail=detail, lag_seconds=standing.lag_seconds)
 
 
 def _settlement_status(services: Services) -> ComponentStatus:

@@ -36,6 +36,7 @@ async def test_everything_that_works_is_ok(services: Services) -> None:
         ("database", True, True),
         ("redis", True, True),
         ("prices", False, False),
+        ("oracle", True, False),
         ("settlement", True, True),
         ("bus", False, True),
     ]

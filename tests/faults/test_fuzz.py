@@ -31,7 +31,15 @@ FAVOURED = {
     "anonymous": ["quote", "assets", "trades"],
     "account": ["orderPlace", "devFund", "viewer"],
     "api key": ["orderPlace", "devFund", "viewer"],
-    "admin": ["assetCreate", "assetUpdate", "assetSetStatus", "admin"],
+    "admin": [
+        "assetCreate",
+        "assetUpdate",
+        "assetSetStatus",
+        "oracleConfigure",
+        "oracleRun",
+        "oracleOverride",
+        "admin",
+    ],
 }
 CODES = {
     "UNAUTHENTICATED", "FORBIDDEN", "BAD_USER_INPUT", "QUERY_TOO_COMPLEX", "BAD_REQUEST", "GRAPHQL_VALIDATION_FAILED",

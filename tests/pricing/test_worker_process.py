@@ -20,7 +20,8 @@ from app.tasks import end
 from tests.conftest import ROOT, make_settings
 from tests.factories.market import new_admin, new_asset
 from tests.pricing.running import open_database, owners, until, until_caught_up
-from workers.price import QUEUE, Jobs, close_jobs, jobs_worker, run_jobs
+from workers.hosting import close_jobs, jobs_worker, run_jobs
+from workers.price import QUEUE, jobs
 
 STOP_SECONDS = 10.0
 Process = subprocess.Popen[str]
@@ -132,7 +133,7 @@ async def test_the_hourly_job_is_done_by_one_of_all_who_run_it(
     own: Database, fresh_database_url: str, own_valkey: EmbeddedValkey
 ) -> None:
     settings = make_settings(database_url=fresh_database_url, redis_url=own_valkey.url)
-    workers = [jobs_worker(settings, Jobs(settings, own)) for _ in range(2)]
+    workers = [jobs_worker(settings, queue=QUEUE, jobs=jobs(settings, own)) for _ in range(2)]
     for worker in workers:
         worker.burst = True
         worker.cron_jobs[0].run_at_startup = True
@@ -151,11 +152,11 @@ async def test_the_hourly_job_is_done_by_one_of_all_who_run_it(
 async def test_jobs_are_done_at_the_start_without_redis_and_go_on_once_it_is_back(
     own: Database, fresh_database_url: str, own_valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.price.RETRY_SECONDS", (0.05,))
-    monkeypatch.setattr("workers.price.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("workers.hosting.RETRY_SECONDS", (0.05,))
+    monkeypatch.setattr("workers.hosting.POLL_SECONDS", 0.05)
     settings = make_settings(database_url=fresh_database_url, redis_url=own_valkey.url)
     own_valkey.stop()
-    run = asyncio.create_task(run_jobs(settings, own))
+    run = asyncio.create_task(run_jobs(settings, queue=QUEUE, jobs=jobs(settings, own)))
 
     async def maintained() -> bool:
         return await _partitions(own) == 3
@@ -178,7 +179,7 @@ async def test_jobs_are_done_at_the_start_without_redis_and_go_on_once_it_is_bac
 async def test_jobs_go_on_after_an_error_that_nobody_expected(
     own: Database, fresh_database_url: str, own_valkey: EmbeddedValkey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.price.RETRY_SECONDS", (0.01,))
+    monkeypatch.setattr("workers.hosting.RETRY_SECONDS", (0.01,))
     starts = 0
 
     async def async_run(_: object) -> None:
@@ -186,8 +187,9 @@ async def test_jobs_go_on_after_an_error_that_nobody_expected(
         starts += 1
         raise RuntimeError("unable to perform operation on a closed transport")
 
-    monkeypatch.setattr("workers.price.Worker.async_run", async_run)
-    run = asyncio.create_task(run_jobs(make_settings(database_url=fresh_database_url, redis_url=own_valkey.url), own))
+    monkeypatch.setattr("workers.hosting.Worker.async_run", async_run)
+    settings = make_settings(database_url=fresh_database_url, redis_url=own_valkey.url)
+    run = asyncio.create_task(run_jobs(settings, queue=QUEUE, jobs=jobs(settings, own)))
     await until(lambda: starts >= 3 or run.done())
     assert not run.done()
     await end([run])
