@@ -8,7 +8,7 @@ entry may come twice, never out of turn. What an entry says stands here for trad
 import asyncio
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -24,7 +24,7 @@ from app.tasks import end
 TRADES_STREAM: Final = "megatron:trades"
 """Entries `{"trades": [...]}`: JSON, trades of several assets, each asset's in order of its seq, base units."""
 CHANGES_STREAM: Final = "megatron:changes"
-"""Entries `{"changes": ...}` of `encode_changes`: whose events and which assets to look up again."""
+"""Entries `{"changes": ...}` of `encode_changes`: whose events, which assets and whose reports to look up again."""
 STREAM_ENTRIES_MAX: Final = 2_000
 """In each stream, roughly; an entry holds what was committed together. Who is further behind asks PostgreSQL."""
 QUEUE_TRADES_MAX: Final = 20_000
@@ -32,7 +32,7 @@ QUEUE_ENTRIES_MAX: Final = 2_000
 """Entries of other streams; with `QUEUE_BYTES_MAX`, whichever is reached first."""
 QUEUE_BYTES_MAX: Final = 32 * 2**20
 QUEUE_CHANGES_MAX: Final = 50_000
-"""Accounts, and as many assets."""
+"""Accounts, and as many assets, once for themselves and once for their oracles' reports."""
 ENTRY_TRADES_MAX: Final = 500
 TURN_ENTRIES_MAX: Final = 64
 """Sent together; what has come meanwhile is sent in the next turn."""
@@ -46,10 +46,11 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Accounts that have new events, and assets that were made or changed: their ids."""
+    """Accounts that have new events, assets that were made or changed, and assets whose oracle has reported: ids."""
 
     accounts: Sequence[int]
     assets: Sequence[int]
+    reports: Sequence[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -60,14 +61,16 @@ class _Turn:
     entries: list[tuple[str, Mapping[str, bytes]]]
     accounts: dict[int, None]
     assets: dict[int, None]
+    reports: dict[int, None]
 
     def messages(self) -> list[tuple[str, Mapping[str, bytes]]]:
         """The stream entries, trades first: the price engine waits for them."""
         messages = list(self.entries)
         if self.trades:
             messages.insert(0, (TRADES_STREAM, {"trades": encode_trades(self.trades)}))
-        if self.accounts or self.assets:
-            messages.append((CHANGES_STREAM, {"changes": encode_changes(accounts=self.accounts, assets=self.assets)}))
+        if self.accounts or self.assets or self.reports:
+            changes = encode_changes(accounts=self.accounts, assets=self.assets, reports=self.reports)
+            messages.append((CHANGES_STREAM, {"changes": changes}))
         return messages
 
 
@@ -86,6 +89,7 @@ class Bus:
         # Ordered sets: whoever has changed twice is told of once.
         self._accounts: dict[int, None] = {}
         self._assets: dict[int, None] = {}
+        self._reports: dict[int, None] = {}
         self._wake = asyncio.Event()
         self._stopping = False
         self._sender: asyncio.Task[None] | None = None
@@ -97,17 +101,25 @@ class Bus:
     @property
     def waiting(self) -> int:
         """Trades, entries and changes not yet told."""
-        return len(self._trades) + len(self._entries) + len(self._accounts) + len(self._assets)
+        return len(self._trades) + len(self._entries) + sum(map(len, self._changes))
+
+    @property
+    def _changes(self) -> tuple[dict[int, None], ...]:
+        return self._accounts, self._assets, self._reports
 
     def publish_trades(self, trades: Sequence[Trade]) -> None:
         """Tell of committed trades, soon. When the queue is full the oldest are dropped: readers look them up."""
         self._trades.extend(trades)
         self._queued()
 
-    def publish_changes(self, *, accounts: Collection[int] = (), assets: Collection[int] = ()) -> None:
-        """Tell, soon, that these accounts have new events and that these assets were made or changed."""
+    def publish_changes(
+        self, *, accounts: Collection[int] = (), assets: Collection[int] = (), reports: Collection[int] = ()
+    ) -> None:
+        """Tell, soon, that these accounts have new events, that these assets were made or changed, and that there are
+        new reports of the oracles of the assets `reports`."""
         self._accounts.update(dict.fromkeys(accounts))
         self._assets.update(dict.fromkeys(assets))
+        self._reports.update(dict.fromkeys(reports))
         self._queued()
 
     def publish(self, stream: str, fields: Mapping[str, bytes]) -> None:
@@ -165,8 +177,8 @@ class Bus:
         trades = [self._trades.popleft() for _ in range(min(len(self._trades), ENTRY_TRADES_MAX))]
         entries = [self._entries.popleft() for _ in range(min(len(self._entries), TURN_ENTRIES_MAX))]
         self._bytes -= sum(_size(fields) for _, fields in entries)
-        turn = _Turn(trades, entries, self._accounts, self._assets)
-        self._accounts, self._assets = {}, {}
+        turn = _Turn(trades, entries, *self._changes)
+        self._accounts, self._assets, self._reports = {}, {}, {}
         return turn
 
     def _put_back(self, turn: _Turn) -> None:
@@ -175,6 +187,7 @@ class Bus:
         self._bytes += sum(_size(fields) for _, fields in turn.entries)
         self._accounts = turn.accounts | self._accounts
         self._assets = turn.assets | self._assets
+        self._reports = turn.reports | self._reports
         self._drop_excess()
 
     def _drop_excess(self) -> None:
@@ -185,15 +198,17 @@ class Bus:
             _, fields = self._entries.popleft()
             self._bytes -= _size(fields)
             self.dropped += 1
-        for changed in (self._accounts, self._assets):
+        for changed in self._changes:
             while len(changed) > QUEUE_CHANGES_MAX:
                 del changed[next(iter(changed))]
                 self.dropped += 1
 
     def _drop_all(self) -> None:
         self.dropped += self.waiting
-        for queue in (self._trades, self._entries, self._accounts, self._assets):
-            queue.clear()
+        self._trades.clear()
+        self._entries.clear()
+        for changed in self._changes:
+            changed.clear()
         self._bytes = 0
 
 
@@ -264,18 +279,21 @@ def decode_trades(data: bytes) -> list[Trade]:
         raise ValueError(f"no trades: {data[:80]!r}") from error
 
 
-def encode_changes(*, accounts: Collection[int] = (), assets: Collection[int] = ()) -> bytes:
-    """The JSON of a `megatron:changes` entry."""
-    return orjson.dumps({"accounts": list(accounts), "assets": list(assets)})
+def encode_changes(
+    *, accounts: Collection[int] = (), assets: Collection[int] = (), reports: Collection[int] = ()
+) -> bytes:
+    """The JSON of a `megatron:changes` entry: ids of accounts, of assets, and of assets whose oracle has reported."""
+    return orjson.dumps({"accounts": list(accounts), "assets": list(assets), "reports": list(reports)})
 
 
 def decode_changes(data: bytes) -> Changes:
     """What `encode_changes` was given. Raises ValueError when it is nothing of the kind."""
     try:
         changes = orjson.loads(data)
-        accounts, assets = changes["accounts"], changes["assets"]
-    except (TypeError, KeyError) as error:
+        # An entry of a process that knew nothing of reports has none.
+        told = changes["accounts"], changes["assets"], changes.get("reports", [])
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"no changes: {data[:80]!r}") from error
-    if not all(isinstance(ids, list) and all(isinstance(each, int) for each in ids) for ids in (accounts, assets)):
+    if not all(isinstance(ids, list) and all(isinstance(each, int) for each in ids) for ids in told):
         raise ValueError(f"no changes: {data[:80]!r}")
-    return Changes(accounts, assets)
+    return Changes(*told)

@@ -15,12 +15,13 @@ _NUMBER: Final = re.compile(rf"[0-9]{{1,{_DIGITS_MAX}}}", re.ASCII)
 
 class CursorKind(StrEnum):
     """What a cursor counts: TICKS and TRADES positions among all ticks, ASSETS entries of the audit log, ACCOUNT the
-    events of one account."""
+    events of one account, REPORTS the oracle's reports."""
 
     TICKS = "p"
     TRADES = "t"
     ASSETS = "a"
     ACCOUNT = "e"
+    REPORTS = "o"
 
 
 def cursor_of(kind: CursorKind, position: int) -> str:

@@ -51,7 +51,7 @@ class Receiver(Protocol):
         """Ticks that follow the log's head, in order."""
 
     def changed(self, changes: Changes) -> None:
-        """Accounts that have new events, and assets that have changed."""
+        """Accounts that have new events, assets that have changed, and assets whose oracle has reported."""
 
     async def look_up_assets(self, asset_ids: set[int]) -> None:
         """Learn what these assets are."""
@@ -184,6 +184,7 @@ class Feed:
     def _receive_changes(self, entries: Sequence[tuple[bytes, Mapping[bytes, bytes]]]) -> None:
         accounts: dict[int, None] = {}
         assets: dict[int, None] = {}
+        reports: dict[int, None] = {}
         for _, fields in entries:
             try:
                 changes = decode_changes(fields[b"changes"])
@@ -192,7 +193,8 @@ class Feed:
                 continue
             accounts.update(dict.fromkeys(changes.accounts))
             assets.update(dict.fromkeys(changes.assets))
-        self._receiver.changed(Changes(list(accounts), list(assets)))
+            reports.update(dict.fromkeys(changes.reports))
+        self._receiver.changed(Changes(list(accounts), list(assets), list(reports)))
 
     # ---------------------------------------------------------------------------------------------- PostgreSQL
     async def _follow_postgres(self) -> None:

@@ -22,6 +22,7 @@ from app.realtime.cursors import CursorKind, position_of
 from app.realtime.events import Encoder, Reader, Sink, TickMode
 from app.realtime.feed import Feed
 from app.realtime.log import TradeEntry
+from app.realtime.reports import ReportStream, ToldReport
 from app.realtime.shared import Counts, Shared
 from app.realtime.sources import TickSource, TradeSource
 from app.realtime.streams import PositionStream
@@ -44,6 +45,7 @@ class Realtime:
         self._candles = CandleStream(self._shared)
         self._assets = AssetStream(self._shared)
         self._accounts = AccountStream(self._shared)
+        self._reports = ReportStream(self._shared, look_for_assets=self._assets.look)
         self._feed = Feed(self._shared, redis, self)
 
     async def start(self) -> None:
@@ -68,6 +70,7 @@ class Realtime:
     async def stop(self) -> None:
         """Send nothing more. Readers are not told: their connections close with a code that says so."""
         await self._feed.stop()
+        await self._reports.stop()
         self._ticks.stop()
         self._trades.stop()
         self._candles.stop()
@@ -177,6 +180,26 @@ class Realtime:
             heartbeat_seconds=heartbeat_seconds,
         )
 
+    async def oracle_reports(
+        self,
+        *,
+        sink: Sink,
+        encode: Encoder[ToldReport],
+        asset_ids: frozenset[int] | None,
+        sees_drafts: bool,
+        heartbeat_seconds: int,
+        after: str | None,
+    ) -> Reader:
+        """Reports of oracles as they are made, and as their outcome changes."""
+        return self._reports.open(
+            sink=sink,
+            encode=encode,
+            asset_ids=asset_ids,
+            sees_drafts=sees_drafts,
+            heartbeat_seconds=heartbeat_seconds,
+            after=_position(CursorKind.REPORTS, after),
+        )
+
     # ---------------------------------------------------------------------------------------------- how it is
     @property
     def position(self) -> int:
@@ -196,13 +219,14 @@ class Realtime:
     @property
     def readers(self) -> int:
         """Open subscriptions."""
-        streams = (self._ticks, self._trades, self._candles, self._assets, self._accounts)
+        streams = (self._ticks, self._trades, self._candles, self._assets, self._accounts, self._reports)
         return sum(stream.readers for stream in streams)
 
     @property
     def groups(self) -> int:
         """Groups of readers who read alike, but for account events, where everybody reads alone."""
-        return sum(stream.groups for stream in (self._ticks, self._trades, self._candles, self._assets))
+        streams = (self._ticks, self._trades, self._candles, self._assets, self._reports)
+        return sum(stream.groups for stream in streams)
 
     @property
     def congested(self) -> int:
@@ -226,8 +250,10 @@ class Realtime:
         self._candles.appended(ticks)
 
     def changed(self, changes: Changes) -> None:
-        """Accounts have new events, or assets have changed."""
+        """Accounts have new events, oracles have reported, or assets have changed."""
         self._accounts.stir(changes.accounts)
+        if changes.reports:
+            self._reports.stir()
         if changes.assets:
             self._feed.hurry()
 
@@ -236,9 +262,10 @@ class Realtime:
         await self._assets.book.look_up(asset_ids)
 
     async def look(self) -> None:
-        """Look for changes of assets and for new events of accounts that are read."""
+        """Look for changes of assets, and for what is new of accounts and of reports that are read."""
         await self._assets.look()
         await self._accounts.look()
+        await self._reports.look()
 
     async def jump(self, head: int | None) -> None:
         """Go on after `head`, or from where PostgreSQL is: what lies between is lost to readers, and they are told."""

@@ -30,6 +30,7 @@ from megatron_client.types import (
     Position,
     PriceKind,
     Quote,
+    Report,
     Side,
     Throttle,
     Tick,
@@ -303,6 +304,16 @@ class Client:
                     self._assets[asset.symbol] = asset
                     self._symbols[asset.id] = asset.symbol
                     yield asset
+
+    async def reports(
+        self, symbols: Iterable[str] | None = None, *, after: str | None = None
+    ) -> AsyncGenerator[Report, None]:
+        """Readings of what these assets track, or all do: the latest of each first, unless resumed from `after`."""
+        wanted = {"assetIds": await self._ids(symbols)}
+        async with aclosing(self._events(documents.REPORTS, wanted, Report, "reports", after=after)) as events:
+            async for event in events:
+                for report in event.items:
+                    yield report
 
     async def account_events(
         self, *, after: str | None = None, snapshot: bool = True

@@ -9,6 +9,7 @@ from megatron_client.types import (
     Order,
     Position,
     Quote,
+    Report,
     Tick,
     Ticker,
     Trade,
@@ -100,6 +101,11 @@ ASSETS = Operation(
     "Assets",
     "subscription Assets($after: Cursor, $heartbeat: Int!) { assetEvents(after: $after, "
     f"heartbeatSeconds: $heartbeat) {{ kind assets {selection(Asset)} {_EVENT} }} }}",
+)
+REPORTS = Operation(
+    "Reports",
+    "subscription Reports($assetIds: [ID!], $after: Cursor, $heartbeat: Int!) { oracleReports(assetIds: $assetIds, "
+    f"after: $after, heartbeatSeconds: $heartbeat) {{ kind reports {selection(Report)} {_EVENT} }} }}",
 )
 ACCOUNT = Operation(
     "Account",

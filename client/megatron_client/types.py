@@ -90,6 +90,45 @@ class Candle:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence:
+    """A page or a feed's answer that a reading was judged by; `counts`: whether the reading rests on it."""
+
+    source: str
+    url: str
+    title: str | None
+    excerpt: str
+    value: Decimal | None
+    counts: bool
+    content_hash: str
+    retrieved_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A reading of what an asset tracks, taken or not: what F rests on. `outcome` is ACCEPTED, REJECTED or QUARANTINED.
+
+    `fundamental_after` is None until the price engine has taken it. `resolution` says how a quarantine ended.
+    """
+
+    id: str
+    asset_id: str
+    symbol: str
+    at: datetime
+    method: str
+    outcome: str
+    reasons: tuple[str, ...]
+    suggested_price: Decimal | None
+    delta_percent: Decimal | None
+    confidence: Decimal | None
+    summary: str | None
+    fundamental_before: Decimal
+    fundamental_after: Decimal | None
+    expires_at: datetime | None
+    resolution: str | None
+    evidence: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Curve:
     """M at supply S is base_price + slope * S."""
 

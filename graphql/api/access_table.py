@@ -32,10 +32,11 @@ _ROOTS: Final[Mapping[str, dict[str, Rule]]] = {
         **_ruled(Rule.TRADE, "orderPlace assetRequestSubmit devFund"),
         **_ruled(
             Rule.ADMIN,
-            "assetCreate assetUpdate assetSetStatus assetRequestReview accountFreeze tradingPause",
+            "assetCreate assetUpdate assetSetStatus assetRequestReview accountFreeze tradingPause oracleConfigure"
+            " oracleRun oracleOverride oracleQuarantineResolve",
         ),
     },
-    "Subscription": {**_open("priceTicks trades candles assetEvents"), "accountEvents": Rule.READ},
+    "Subscription": {**_open("priceTicks trades candles assetEvents oracleReports"), "accountEvents": Rule.READ},
     "SessionPayload": {"session": Rule.FRESH_SESSION, "viewer": Rule.FRESH_SESSION, "userErrors": Rule.OPEN},
     "AdminSessionPayload": {"session": Rule.FRESH_SESSION, "userErrors": Rule.OPEN},
 }
@@ -43,7 +44,7 @@ _ROOTS: Final[Mapping[str, dict[str, Rule]]] = {
 _PUBLIC: Final[Mapping[str, str]] = {
     "Asset": (
         "id symbol name description category status statusReason quoteCurrency supply marketPrice tradeSeq createdAt"
-        " curve reserve price stats24h tradingRules"
+        " curve reserve price stats24h tradingRules oracle oracleReports"
     ),
     "AssetConnection": "nodes pageInfo edges totalCount",
     "AssetEdge": "node cursor",
@@ -53,9 +54,18 @@ _PUBLIC: Final[Mapping[str, str]] = {
     "Candle": "assetId interval time open high low close volume trades closed",
     "CandleEvent": "kind candles serverTime",
     "CandleSeries": "candles noData nextTime",
+    "Evidence": "url title excerpt contentHash retrievedAt value source counts bodyUrl",
     "GeneralError": "code message field",
     "InsufficientBalanceError": "code message field required available",
     "LimitError": "code message field limit remaining resetsAt",
+    "OracleEvent": "kind reports cursor serverTime missed",
+    "OracleReport": (
+        "id assetId at method outcome reasons deltaPercent suggestedPrice confidence summary fundamentalBefore"
+        " fundamentalAfter model promptHash evidence expiresAt resolution"
+    ),
+    "OracleReportConnection": "nodes pageInfo edges",
+    "OracleReportEdge": "node cursor",
+    "OracleState": "method stale lastAcceptedAt nextDueAt cadenceSeconds",
     "PageInfo": "hasNextPage hasPreviousPage startCursor endCursor",
     "Platform": "development tradingPaused reason version",
     "PriceEvent": "kind ticks cursor serverTime missed",
@@ -102,6 +112,8 @@ _OWNED: Final[Mapping[str, str]] = {
     "LedgerEntryConnection": "nodes pageInfo edges",
     "LedgerEntryEdge": "node cursor",
     "LogOutPayload": "ok",
+    "OracleReportPayload": "report userErrors",
+    "OracleRunPayload": "queuedAt userErrors",
     "Order": (
         "id clientOrderId assetId side type timeInForce status asset limitPrice shares amount filledShares averagePrice"
         " gross fee fills reason createdAt updatedAt"

@@ -13,6 +13,8 @@ from app.errors import ErrorCode
 from app.exchange.assets import AssetStatus
 from app.exchange.orders import OrderStatus, OrderType, Side, TimeInForce
 from app.ledger.currencies import Currency
+from app.oracle.kinds import OracleMethod, OracleOutcome
+from app.oracle.report_rows import Resolution
 from app.pricing.intervals import Interval, PriceKind
 from app.pricing.ticks import TickCause
 
@@ -150,5 +152,34 @@ describe(
         "PENDING": "Waits for an admin.",
         "APPROVED": "An admin approved it; asset is there once it has been made.",
         "REJECTED": "An admin rejected it; adminNotes may say why.",
+    },
+)
+describe(
+    OracleMethod,
+    description="Where a reading of an asset's variable comes from.",
+    values={
+        "SEARCH_LLM": "Web search read by a language model.",
+        "FEED": "A numeric source, or several and their median.",
+        "OVERRIDE": "Set by an admin.",
+    },
+)
+describe(
+    OracleOutcome,
+    description="What became of a reading.",
+    values={
+        "ACCEPTED": "Taken: it moved F, or set it.",
+        "REJECTED": "Not taken, and kept with its reasons. A REPEAT keeps F fresh.",
+        "QUARANTINED": ("Too far from F to be believed at once: waits for a second, independent reading or an admin."),
+    },
+)
+describe(
+    Resolution,
+    name="OracleResolution",
+    description="How a quarantine ended.",
+    values={
+        "ACCEPTED": "An admin took the reading.",
+        "REJECTED": "An admin rejected it, or gave the asset another oracle.",
+        "CONFIRMED": "A second, independent reading confirmed it.",
+        "EXPIRED": "Its time ended before anything confirmed it.",
     },
 )

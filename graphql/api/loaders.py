@@ -20,6 +20,11 @@ from app.exchange import reads
 from app.exchange.assets import Asset
 from app.exchange.orders import Order, Trade
 from app.ledger.reads import Cash, StatementEntry, cash_of, entries_by_id
+from app.oracle.kinds import Evidence
+from app.oracle.report_pages import report_pages
+from app.oracle.report_reads import OracleStatus, evidence_of, oracle_statuses, reports_by_id
+from app.oracle.report_rows import Report
+from app.paging import Page
 from app.pricing.reads import latest_ticks
 from app.pricing.stats import DayStats, day_stats, untracked_day
 from app.pricing.ticks import Tick
@@ -105,6 +110,37 @@ class Loaders:
             return {asset: days[asset.id] for asset in assets}
 
         return self._by(read)
+
+    @cached_property
+    def oracle_statuses(self) -> Loader[int, OracleStatus]:
+        """How the oracles of assets stand, by asset id; none where there is none."""
+        return self._by(lambda connection, ids: oracle_statuses(connection=connection, asset_ids=ids))
+
+    @cached_property
+    def oracle_reports(self) -> Loader[int, Report]:
+        """Reports of oracles by id, of whatever asset."""
+        return self._by(lambda connection, ids: reports_by_id(connection=connection, report_ids=ids))
+
+    @cached_property
+    def oracle_report_pages(self) -> Loader[tuple[int, int, int | None], Page[Report]]:
+        """Pages of assets' reports by asset id, how many, and the report after which they begin."""
+
+        async def read(
+            connection: Connection, keys: list[tuple[int, int, int | None]]
+        ) -> dict[tuple[int, int, int | None], Page[Report]]:
+            found: dict[tuple[int, int, int | None], Page[Report]] = {}
+            for limit, after in dict.fromkeys(key[1:] for key in keys):
+                ids = [key[0] for key in keys if key[1:] == (limit, after)]
+                pages = await report_pages(connection=connection, asset_ids=ids, limit=limit, after=after)
+                found |= {(asset_id, limit, after): page for asset_id, page in pages.items()}
+            return found
+
+        return self._by(read)
+
+    @cached_property
+    def evidence(self) -> Loader[int, list[Evidence]]:
+        """The evidence of reports, by report id."""
+        return self._by(lambda connection, ids: evidence_of(connection=connection, report_ids=ids))
 
     @cached_property
     def trades(self) -> Loader[tuple[int, int], Trade]:

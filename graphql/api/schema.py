@@ -11,6 +11,7 @@ from api.access import guard
 from api.access_table import TABLE
 from api.mutations.accounts import AccountMutations
 from api.mutations.admin import AdminMutations
+from api.mutations.oracle import OracleMutations
 from api.mutations.orders import OrderMutations
 from api.queries.admin import AdminQueries
 from api.queries.markets import MarketQueries
@@ -22,12 +23,14 @@ from api.scalars import SCALARS, Address
 from api.subscriptions.account import AccountSubscriptions
 from api.subscriptions.assets import AssetSubscriptions
 from api.subscriptions.candles import CandleSubscriptions
+from api.subscriptions.oracle import OracleSubscriptions
 from api.subscriptions.prices import PriceSubscriptions
 from api.subscriptions.trades import TradeSubscriptions
 from api.types.accounts import ApiKey, AssetRequest
 from api.types.admin import Account, AuditEntry
 from api.types.holdings import LedgerEntry
 from api.types.markets import Asset, Trade
+from api.types.oracle import OracleReport
 from api.types.orders import Fill, Order
 from api.types.refusals import GeneralError, InsufficientBalanceError, LimitError, SlippageError
 
@@ -48,7 +51,7 @@ class Query(NodeQueries, PlatformQueries, ViewerQueries, MarketQueries, PriceQue
         "Whatever moves money takes a key of yours and is done once for each key."
     )
 )
-class Mutation(AccountMutations, OrderMutations, AdminMutations):
+class Mutation(AccountMutations, OrderMutations, AdminMutations, OracleMutations):
     """The root of mutations."""
 
 
@@ -61,12 +64,17 @@ class Mutation(AccountMutations, OrderMutations, AdminMutations):
     )
 )
 class Subscription(
-    PriceSubscriptions, TradeSubscriptions, CandleSubscriptions, AssetSubscriptions, AccountSubscriptions
+    PriceSubscriptions,
+    TradeSubscriptions,
+    CandleSubscriptions,
+    AssetSubscriptions,
+    AccountSubscriptions,
+    OracleSubscriptions,
 ):
     """The root of subscriptions."""
 
 
-_NODES: Final = (Asset, Trade, Order, Fill, LedgerEntry, ApiKey, AssetRequest, Account, AuditEntry)
+_NODES: Final = (Asset, Trade, Order, Fill, LedgerEntry, ApiKey, AssetRequest, Account, AuditEntry, OracleReport)
 _REFUSALS: Final = (GeneralError, InsufficientBalanceError, SlippageError, LimitError)
 _YET_UNUSED: Final = (Address,)
 """Part of the public contract before any field takes or gives them."""

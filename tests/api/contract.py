@@ -1,7 +1,6 @@
-"""The public contract, and the parts of it that belong to what is built.
+"""The public contract, which the schema must keep wholly.
 
-`contract.graphql`, beside this file, is the whole contract, in sections by capability. What is not built yet is listed
-here by name, so that taking a section in is one line, and forgetting to is seen.
+`contract.graphql`, beside this file, is the contract, in sections by capability.
 """
 
 import re
@@ -12,8 +11,6 @@ from graphql import GraphQLSchema, build_schema
 
 CONTRACT: Final = Path(__file__).parent / "contract.graphql"
 SECTIONS: Final = ("scalars", "errors", "markets", "orders", "accounts", "admin", "roots", "realtime", "oracle")
-LATER: Final = ("oracle",)
-"""Sections of capabilities that are not built yet."""
 _HEADING: Final = re.compile(r"^# -{20,} (\w+)$", re.MULTILINE)
 
 
@@ -23,7 +20,6 @@ def sections(text: str) -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def contract_so_far() -> GraphQLSchema:
-    """The contract without the sections of later capabilities."""
-    kept = {name: part for name, part in sections(CONTRACT.read_text()).items() if name not in LATER}
-    return build_schema("\n".join(kept.values()))
+def contract() -> GraphQLSchema:
+    """The whole contract."""
+    return build_schema(CONTRACT.read_text())

@@ -123,6 +123,9 @@ class FakeRealtime:
     async def account_events(self, **given: Any) -> Reader:
         return self._open("account_events", **given)
 
+    async def oracle_reports(self, **given: Any) -> Reader:
+        return self._open("oracle_reports", **given)
+
     def _open(self, stream: str, *, sink: Any, encode: Any, **parameters: object) -> Reader:
         self.asked.append(parameters)
         alike = {name: value for name, value in parameters.items() if name not in _OF_THE_READER}
@@ -183,12 +186,14 @@ def ticks(asset_id: int, count: int) -> Sequence[Tick]:
     return [tick(asset_id, seq) for seq in range(1, count + 1)]
 
 
-def whole_selection(type_: GraphQLNamedType) -> str:
-    """Everything that can be asked of a type's objects, as deep as it goes; no type here leads back to itself."""
+def whole_selection(type_: GraphQLNamedType, *, first: int = 1) -> str:
+    """Everything that can be asked of a type's objects, as deep as it goes; no type here leads back to itself. Of each
+    list that is paged, a page of `first`."""
     if not isinstance(type_, GraphQLObjectType):
         return ""
     fields = [
-        f"{name}{whole_selection(get_named_type(field.type))}"
+        f"{name}{f'(first: {first})' if 'first' in field.args else ''}"
+        f"{whole_selection(get_named_type(field.type), first=first)}"
         for name, field in type_.fields.items()
         if not any(is_required_argument(argument) for argument in field.args.values())
     ]

@@ -76,6 +76,12 @@ MUTATIONS: Final[Mapping[str, str]] = {
     "assetRequestReview": '(input: { requestId: "x", approve: true }) { assetRequest { id } }',
     "accountFreeze": '(input: { accountId: "x", frozen: true, reason: "x" }) { account { id } }',
     "tradingPause": '(input: { paused: true, reason: "x" }) { platform { tradingPaused } }',
+    "oracleConfigure": '(input: { assetId: "x", feeds: [], reason: "x" }) { asset { id } }',
+    "oracleRun": '(assetId: "x") { queuedAt }',
+    "oracleOverride": (
+        '(input: { assetId: "x", fundamental: "1", reason: "x", idempotencyKey: "x" }) { report { id } }'
+    ),
+    "oracleQuarantineResolve": '(reportId: "x", accept: true, reason: "x") { report { id } }',
 }
 FOR_SESSIONS: Final = {"apiKeyCreate", "apiKeyRevoke"}
 FOR_TRADE: Final = {"orderPlace", "assetRequestSubmit", "devFund"}

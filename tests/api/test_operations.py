@@ -8,17 +8,19 @@ import orjson
 from graphql import OperationDefinitionNode, graphql, parse
 
 from api.context import Context
-from api.node_ids import node_id
+from api.node_ids import key_of, node_id
 from api.schema import schema
 from app.accounts.principals import ANONYMOUS, Principal
 from app.db import Database
 from app.exchange.settlement import Settlement
+from app.oracle.kinds import OracleOutcome
 from app.realtime.events import EventKind
 from tests.api.conftest import Market
 from tests.api.harness import Answer, Api
 from tests.api.streaming import FakeRealtime, subscribe, with_realtime
 from tests.conftest import ADMIN_PASSWORD
 from tests.factories import new_account, new_asset, place_order
+from tests.factories.reports import new_report, override
 
 OPERATIONS = Path(__file__).resolve().parents[2] / "graphql" / "operations"
 PASSWORD = "a long enough password"
@@ -75,7 +77,9 @@ class Tab:
 
 
 async def test_a_trader_s_tab(api: Api, database: Database) -> None:
-    asset_id = node_id("Asset", await new_asset(database))
+    key_of_asset = await new_asset(database)
+    await override(database, key_of_asset)
+    asset_id = node_id("Asset", key_of_asset)
     tab = Tab(api, "trader", email="tab@trader.example", password=PASSWORD, assetId=asset_id)
 
     await tab.run("SignUp")
@@ -93,10 +97,16 @@ async def test_a_trader_s_tab(api: Api, database: Database) -> None:
     orders = (await tab.run("Orders"))["viewer"]["orders"]["nodes"]
     assert [order["side"] for order in orders] == ["SELL", "BUY"]
     assert [trade["side"] for trade in (await tab.run("Trades"))["trades"]["nodes"]] == ["SELL", "BUY"]
+    shown = (await tab.run("Readings"))["asset"]
+    assert (shown["oracle"]["method"], [each["outcome"] for each in shown["oracleReports"]["nodes"]]) == (
+        "OVERRIDE",
+        ["ACCEPTED"],
+    )
     assert len((await tab.run("Ledger"))["viewer"]["ledger"]["nodes"]) == 5
     assert (await tab.follow("LivePrices"))["ticks"] == []
     assert (await tab.follow("LiveChart"))["candles"] == []
     assert (await tab.follow("LiveTrades"))["trades"] == []
+    assert (await tab.follow("LiveReadings"))["reports"] == []
     assert (await tab.follow("LiveAccount"))["balances"] == []
     await tab.run("AssetRequestSubmit")
     assert (await tab.run("MyAssetRequests"))["viewer"]["assetRequests"][0]["status"] == "PENDING"
@@ -130,6 +140,11 @@ async def test_a_bot_s_tab(api: Api, database: Database, settlement: Settlement)
     assert (await tab.follow("Tape", assetIds=[asset_id]))["trades"] == []
     assert (await tab.follow("OwnEvents", accountCursor="e1"))["cursor"] == "p7"
     assert (await tab.follow("Listings"))["assets"] == []
+    assert (await tab.run("ReportsOf"))["asset"] == {
+        "oracle": None,
+        "oracleReports": {"nodes": [], "pageInfo": {"hasNextPage": False, "endCursor": None}},
+    }
+    assert (await tab.follow("Reports", assetIds=[asset_id], reportCursor="o3"))["missed"] is None
     tab.principal = session
     await tab.run("ApiKeyRevoke", keyId=key["apiKey"]["id"])
     assert tab.left == set()
@@ -153,6 +168,17 @@ async def test_an_admin_s_tab(own_market: Market) -> None:
     assert made["id"] in {each["id"] for each in (await tab.run("Catalogue", first=500))["assets"]["nodes"]}
     assert (await tab.run("AssetUpdate"))["assetUpdate"]["asset"]["curve"]["feeRate"] == "0.004"
     assert (await tab.run("AssetSetStatus"))["assetSetStatus"]["asset"]["status"] == "OPEN"
+    configured = (await tab.run("OracleConfigure"))["oracleConfigure"]["asset"]
+    assert (configured["oracle"]["method"], configured["oracle"]["cadenceSeconds"]) == ("FEED", 5)
+    assert (await tab.run("OracleRun"))["oracleRun"]["queuedAt"] is not None
+    pending = await new_report(database, key_of(made["id"], "Asset") or 0, OracleOutcome.QUARANTINED)
+    reports = (await tab.run("OracleReports"))["asset"]["oracleReports"]["nodes"]
+    assert [report["id"] for report in reports] == [node_id("OracleReport", pending.id)]
+    resolved = await tab.run("OracleQuarantineResolve", reportId=reports[0]["id"])
+    assert resolved["oracleQuarantineResolve"]["report"]["resolution"] == "ACCEPTED"
+    overridden = (await tab.run("OracleOverride"))["oracleOverride"]["report"]
+    assert (overridden["method"], overridden["suggestedPrice"]) == ("OVERRIDE", "12.5")
+    assert (await tab.follow("LiveReports"))["reports"] == []
     assert (await tab.run("TradingPause"))["tradingPause"]["platform"]["tradingPaused"] is True
     assert (await tab.run("TradingPause", paused=False))["tradingPause"]["platform"]["tradingPaused"] is False
     assert len((await tab.run("Accounts"))["admin"]["accounts"]["nodes"]) > 0

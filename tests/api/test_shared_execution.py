@@ -25,6 +25,7 @@ from app.exchange.settlement import Settlement
 from app.pricing.candles import Candle
 from app.pricing.intervals import Interval
 from app.realtime.events import Event, EventKind
+from app.realtime.reports import ToldReport, with_evidence
 from app.services import Services
 from tests.api.harness import Api
 from tests.api.streaming import (
@@ -42,6 +43,7 @@ from tests.api.streaming import (
     with_realtime,
 )
 from tests.factories import load_asset, new_account, new_admin, new_asset, place_order
+from tests.factories.reports import configure, new_report, page
 
 TICKS: Final = "{ kind cursor ticks { assetId seq display market } }"
 SHARED: Final = sorted(streams().keys() - {"accountEvents"})
@@ -241,6 +243,7 @@ async def test_an_idle_price_is_not_kept_for_it_changes(services: Services, real
         "again: ticks { at display stale: fundamentalStale volume } } }",
         "subscription { trades { trades { __typename id seq side shares price gross fee at } kind } }",
         "subscription { assetEvents { kind assets { id symbol maybe: statusReason supply } } }",
+        "subscription { oracleReports { reports { id assetId at method outcome suggestedPrice resolution } kind } }",
     ],
 )
 async def test_what_needs_no_executor_is_what_an_executor_makes(
@@ -261,7 +264,7 @@ async def test_what_needs_no_executor_is_what_an_executor_makes(
 # ---------------------------------------------------------------------------------------------- who sees what
 def test_every_stream_can_be_opened_and_is_tried_here() -> None:
     assert set(OPENERS) == set(streams()) == set(TABLE["Subscription"][1])
-    assert SHARED == ["assetEvents", "candles", "priceTicks", "trades"]
+    assert SHARED == ["assetEvents", "candles", "oracleReports", "priceTicks", "trades"]
     assert {name for name, rule in TABLE["Subscription"][1].items() if rule is Rule.OPEN} == set(SHARED)
 
 
@@ -301,8 +304,18 @@ async def items_of(name: str, database: Database, settlement: Settlement) -> obj
         "candles": Candle(asset_id, Interval.S1, 1, unit, unit, unit, unit, 0, 0, closed=False),
         "priceTicks": tick(asset_id, 1),
         "trades": outcome.trades[0],
+        "oracleReports": await told_report(database, asset_id),
     }
     return items[name]
+
+
+async def told_report(database: Database, asset_id: int) -> ToldReport:
+    """A report with evidence, as the hub has it."""
+    await configure(database, asset_id)
+    report = await new_report(database, asset_id, evidence=[page(1), page(2)])
+    async with database.acquire() as connection:
+        (told,) = await with_evidence(connection, [report])
+    return told
 
 
 ARGUMENTS: Final = {"candles": "(assetIds: $ids, interval: S1)"}
@@ -352,7 +365,7 @@ async def test_viewers_share_the_encoder_and_admins_have_a_group_of_their_own(
 async def test_accounts_share_nothing_not_even_with_themselves(
     services: Services, realtime: FakeRealtime, database: Database
 ) -> None:
-    document = f"subscription {{ accountEvents{whole_selection(streams()['accountEvents'])} }}"
+    document = f"subscription {{ accountEvents{whole_selection(streams()['accountEvents'], first=0)} }}"
     a, b = await new_account(database), await new_account(database)
     for viewer in (a, b, a):
         await subscribe(services, document, principal=viewer)

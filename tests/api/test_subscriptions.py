@@ -44,6 +44,7 @@ CANDLES = "subscription ($ids: [ID!]!) { candles(assetIds: $ids, interval: M1) {
 OF_ASSETS = {
     "priceTicks": "subscription ($ids: [ID!]) { priceTicks(assetIds: $ids) { kind } }",
     "trades": "subscription ($ids: [ID!]) { trades(assetIds: $ids) { kind } }",
+    "oracleReports": "subscription ($ids: [ID!]) { oracleReports(assetIds: $ids) { kind } }",
     "candles": CANDLES,
 }
 

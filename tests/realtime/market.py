@@ -94,11 +94,14 @@ class Writer:
             raise AssertionError("there is no Redis here")
         await self.redis.xadd(TICKS_STREAM, {"ticks": encode_ticks(ticks)})
 
-    async def tell_changes(self, *, accounts: Sequence[int] = (), assets: Sequence[int] = ()) -> None:
+    async def tell_changes(
+        self, *, accounts: Sequence[int] = (), assets: Sequence[int] = (), reports: Sequence[int] = ()
+    ) -> None:
         """Publish a wake-up."""
         if self.redis is None:
             raise AssertionError("there is no Redis here")
-        await self.redis.xadd(CHANGES_STREAM, {"changes": encode_changes(accounts=accounts, assets=assets)})
+        changes = encode_changes(accounts=accounts, assets=assets, reports=reports)
+        await self.redis.xadd(CHANGES_STREAM, {"changes": changes})
 
     async def write(self, *asset_ids: int, at: datetime = START, price: int = 10**12) -> list[Tick]:
         """Store the next ticks, and publish them where there is a Redis."""

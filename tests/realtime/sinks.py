@@ -12,6 +12,7 @@ from app.exchange.orders import Trade
 from app.pricing.candles import Candle
 from app.pricing.ticks import Tick
 from app.realtime.events import Event, EventKind, Reader
+from app.realtime.reports import ToldReport
 
 
 @dataclass(frozen=True)
@@ -101,4 +102,7 @@ def _identity(item: object) -> object:
         ]
     if isinstance(item, Asset):
         return [item.id, item.status]
+    if isinstance(item, ToldReport):
+        report = item.report
+        return [report.asset_id, report.id, report.position, report.outcome, [each.source for each in item.evidence]]
     return getattr(item, "seq", None)

@@ -27,7 +27,7 @@ from app.admin.requests import review_asset_request
 from app.exchange.assets import AssetStatus
 from app.ledger.currencies import Currency
 
-_REASON = "Why, for the audit log: 1 to 500 characters."
+REASON = "Why, for the audit log: 1 to 500 characters."
 
 
 @strawberry.input(description="An admin's name and password.")
@@ -141,7 +141,7 @@ class AssetUpdateInput:
     slope: Decimal | None = strawberry.field(
         default=UNSET, description="Only while supply is 0: 10^-18 to 10^6, at most 18 decimals."
     )
-    reason: str = strawberry.field(description=_REASON)
+    reason: str = strawberry.field(description=REASON)
 
 
 @strawberry.input(description="An asset's new status.")
@@ -159,7 +159,7 @@ class AccountFreezeInput:
 
     account_id: strawberry.ID = strawberry.field(description="The account's id.")
     frozen: bool = strawberry.field(description="true freezes it: it reads, and moves nothing.")
-    reason: str = strawberry.field(description=_REASON)
+    reason: str = strawberry.field(description=REASON)
 
 
 @strawberry.type(description="An account that was changed.")

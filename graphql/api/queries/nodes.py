@@ -1,7 +1,7 @@
 """Objects by their global ids. Each kind says here who may see one; what the caller may not see is null."""
 
 from asyncio import gather
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Generic, TypeVar
 
@@ -12,13 +12,14 @@ from api.context import Info
 from api.errors import BadUserInput
 from api.fields import computed
 from api.loaders import Loader, Loaders
-from api.node_ids import decode
+from api.node_ids import asset_node_id, decode, node_id
 from api.nodes import Node
 from api.queries.markets import visible_asset
 from api.types.accounts import show_api_key, show_asset_request
 from api.types.admin import show_account, show_audit_entry
 from api.types.holdings import show_entry
 from api.types.markets import show_asset, show_trade
+from api.types.oracle import show_oracle_report
 from api.types.orders import show_fill, show_order
 from app.accounts.principals import AccountPrincipal, Scope
 
@@ -91,11 +92,34 @@ async def find(info: Info, text: strawberry.ID) -> Node | None:
     decoded = decode(text)
     if decoded is None:
         return None
-    if decoded.type == "Asset":
-        asset = await visible_asset(info, text)
-        return None if asset is None else show_asset(asset)
-    if decoded.type == "Trade" and len(decoded.key) == 2:
-        trade = await info.context.loaders.trades.load((decoded.key[0], decoded.key[1]))
-        return None if trade is None else show_trade(trade)
+    public = _PUBLIC.get(decoded.type)
+    if public is not None:
+        return await public(info, decoded.key)
     kind = KINDS.get(decoded.type)
     return await kind.find(info, decoded.key[0]) if kind is not None and len(decoded.key) == 1 else None
+
+
+async def _asset(info: Info, key: tuple[int, ...]) -> Node | None:
+    asset = await visible_asset(info, node_id("Asset", *key))
+    return None if asset is None else show_asset(asset)
+
+
+async def _trade(info: Info, key: tuple[int, ...]) -> Node | None:
+    trade = await info.context.loaders.trades.load((key[0], key[1])) if len(key) == 2 else None
+    return None if trade is None else show_trade(trade)
+
+
+async def _oracle_report(info: Info, key: tuple[int, ...]) -> Node | None:
+    """A report is for whoever may see its asset."""
+    report = await info.context.loaders.oracle_reports.load(key[0]) if len(key) == 1 else None
+    if report is None or await visible_asset(info, asset_node_id(report.asset_id)) is None:
+        return None
+    return show_oracle_report(report)
+
+
+_PUBLIC: Final[Mapping[str, Callable[[Info, tuple[int, ...]], Awaitable[Node | None]]]] = {
+    "Asset": _asset,
+    "Trade": _trade,
+    "OracleReport": _oracle_report,
+}
+"""Kinds of objects that need no log-in."""

@@ -14,6 +14,7 @@ from api.subscriptions.account import open_account_events
 from api.subscriptions.assets import open_asset_events
 from api.subscriptions.candles import open_candles
 from api.subscriptions.encoders import Encoders
+from api.subscriptions.oracle import open_oracle_reports
 from api.subscriptions.prices import open_price_ticks
 from api.subscriptions.request import StreamRequest
 from api.subscriptions.selection import event_selection
@@ -31,6 +32,7 @@ OPENERS: Final[Mapping[str, Opener]] = {
     "candles": open_candles,
     "assetEvents": open_asset_events,
     "accountEvents": open_account_events,
+    "oracleReports": open_oracle_reports,
 }
 _ENCODERS: "WeakKeyDictionary[Database, Encoders]" = WeakKeyDictionary()
 """The process's encoders, for each database that it has open."""

@@ -17,6 +17,7 @@ from api.fields import computed
 from api.scalars import Cursor, Seq
 from api.types.holdings import Balance, Position, show_balance, show_position
 from api.types.markets import Asset, Candle, PriceTick, Trade
+from api.types.oracle import OracleReport
 from api.types.orders import Fill, Order, show_fill, show_order
 from app.accounts.account_events import AccountChange
 from app.exchange.reads import holdings, orders_page
@@ -111,6 +112,19 @@ class AssetEvent:
     kind: EventKind = strawberry.field(description=_KIND)
     assets: list[Asset] = strawberry.field(
         description="The assets as they are now; every one in a SNAPSHOT; none in a HEARTBEAT or GAP."
+    )
+    cursor: Cursor = strawberry.field(description=_CURSOR)
+    server_time: datetime = strawberry.field(description=_SERVER_TIME)
+    missed: int | None = strawberry.field(description=_MISSED)
+
+
+@strawberry.type(description="Reports of oracles, in the order in which they were committed.")
+class OracleEvent:
+    """Read from `app.realtime.events.Event`."""
+
+    kind: EventKind = strawberry.field(description=_KIND)
+    reports: list[OracleReport] = strawberry.field(
+        description="The reports; the latest of each asset in a SNAPSHOT; none in a HEARTBEAT or GAP."
     )
     cursor: Cursor = strawberry.field(description=_CURSOR)
     server_time: datetime = strawberry.field(description=_SERVER_TIME)

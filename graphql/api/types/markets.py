@@ -4,12 +4,23 @@ from datetime import datetime
 from typing import TypeAlias
 
 import strawberry
+from strawberry import UNSET
 
 from api.context import Info
 from api.fields import computed
+from api.inputs import given
 from api.node_ids import asset_node_id, node_id
 from api.nodes import Connection, Node
+from api.pagination import After
 from api.scalars import Decimal, Seq, UnixSeconds, money, price, rate, shares, slope
+from api.types.oracle import (
+    REPORTS_DEFAULT,
+    OracleReportConnection,
+    OracleState,
+    ReportsFirst,
+    load_oracle_reports,
+    show_oracle,
+)
 from api.types.refusals import USER_ERRORS, UserError
 from app.exchange.assets import Asset as AssetRow
 from app.exchange.assets import AssetStatus
@@ -220,6 +231,17 @@ class Asset(Node):
             money_decimals=MONEY_DECIMALS,
             fee_rate=rate(row.fee_rate),
         )
+
+    @computed("How its oracle stands; null where none is configured.")
+    async def oracle(self, info: Info) -> OracleState | None:
+        status = await info.context.loaders.oracle_statuses.load(self.row.id)
+        return None if status is None else show_oracle(status)
+
+    @computed("Readings of what it tracks, taken or not, newest first.")
+    async def oracle_reports(
+        self, info: Info, first: ReportsFirst = REPORTS_DEFAULT, after: After = UNSET
+    ) -> OracleReportConnection:
+        return await load_oracle_reports(info, self.row.id, first=given(first), after=after)
 
 
 @strawberry.type(description="One execution against the curve, on the public tape: whose it was is not told.")
