@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             name = ".".join(map(str, problem["loc"])) or "together"
             print(f"megatron: settings, {name}: {problem['msg']}", file=sys.stderr)
         sys.exit(2)
-    sys.exit(run(settings, parsed) if run in (_dev, _watch) else _with_database(run, settings, parsed))
+    is_without = run in (_dev, _watch) or (run is _demo and parsed.what == "stand-in")
+    sys.exit(run(settings, parsed) if is_without else _with_database(run, settings, parsed))
 
 
 def _with_database(run: Command, settings: Settings, parsed: argparse.Namespace) -> int:
@@ -74,10 +75,22 @@ def _parser() -> argparse.ArgumentParser:
     add("audit", "recompute every invariant from the ledger's entries; exit status 1 if anything differs", _audit)
     add("schema", "print the GraphQL schema", _schema)
     worker = add("worker", "run a background worker", _worker)
-    worker.add_argument("what", choices=("price",), help="price: make ticks and candles of trades and readings")
+    worker.add_argument(
+        "what",
+        choices=("price", "oracle"),
+        help="price: make ticks and candles of trades and readings; oracle: make readings of sources",
+    )
+    oracle = add("oracle", "judge a stored reading of an oracle again; exit status 1 if the verdict differs", _oracle)
+    oracle.add_argument("what", choices=("replay",), help="replay: from the stored evidence alone, offline")
+    oracle.add_argument("report", metavar="REPORT", help="the report's id, as the API gives it, or its number")
     demo = add("demo", "the demo market", _demo)
-    demo.add_argument("what", choices=("seed", "run"), help="seed: make its assets; run: replay series and trade")
+    demo.add_argument(
+        "what",
+        choices=("seed", "run", "stand-in"),
+        help="seed: make its assets and oracles; run: trade; stand-in: serve search, language model and pages locally",
+    )
     demo.add_argument("--url", default="http://127.0.0.1:8000/graphql", help="the API that the traders use")
+    demo.add_argument("--port", type=int, default=0, help="the stand-in's, on loopback; any free one if left out")
     watch = add("watch", "a live board of the market in this terminal", _watch)
     watch.add_argument("--url", default="http://127.0.0.1:8000", help="the market to watch")
     watch.add_argument("--symbols", nargs="+", metavar="SYMBOL", help="the assets to watch; all of them if left out")
@@ -131,10 +144,25 @@ def _schema(_settings: Settings, _: argparse.Namespace) -> int:
     return 0
 
 
-def _worker(settings: Settings, _: argparse.Namespace) -> int:
-    from workers.price import serve
+def _worker(settings: Settings, parsed: argparse.Namespace) -> int:
+    if parsed.what == "oracle":
+        from workers.oracle import serve
+    else:
+        from workers.price import serve
 
     return serve(settings)
+
+
+def _oracle(settings: Settings, parsed: argparse.Namespace) -> int:
+    from api.node_ids import key_or_nothing
+    from app.oracle.replaying import replay_command
+
+    text: str = parsed.report
+    is_number = text.isascii() and text.isdecimal() and len(text) <= 18
+    report_id = int(text) if is_number else key_or_nothing(text, "OracleReport")
+    status, said = asyncio.run(replay_command(settings, report_id=report_id))
+    print(said, file=sys.stderr if said.startswith("megatron:") else sys.stdout)
+    return status
 
 
 def _demo(settings: Settings, parsed: argparse.Namespace) -> int:
@@ -142,6 +170,10 @@ def _demo(settings: Settings, parsed: argparse.Namespace) -> int:
         from app.demo.seed import seed
 
         asyncio.run(seed(settings))
+    elif parsed.what == "stand-in":
+        from app.demo.stand_in.server import serve
+
+        return serve(settings, port=parsed.port)
     else:
         from app.demo.run import main_run
 

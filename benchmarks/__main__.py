@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from app.db import Database, migrate
 from app.ledger.audit import audit, render
-from benchmarks import api, engine, graphql_operation, history, live, peer, settlement, streams
+from benchmarks import api, engine, graphql_operation, history, live, oracle, peer, settlement, streams
 from benchmarks.market import Servers, Trader, new_asset, prepare, servers
 from benchmarks.report import line, progress
 
@@ -133,7 +133,21 @@ async def path(size: Size) -> None:
             await database.close()
 
 
-PARTS = {"exchange": exchange, "prices": prices, "ticks": ticks, "path": path}
+async def fundamentals(size: Size) -> None:
+    """The oracle worker with many search assets, and judging beside extracting."""
+    oracle.report_judgement()
+    is_short = size is SHORT
+    for assets in (50,) if is_short else (500, 1_000):
+        with servers() as running:
+            await migrate(running.settings())
+            database = await Database.open(running.settings())
+            try:
+                await oracle.measure(running, database, assets=assets, seconds=20 if is_short else 120)
+            finally:
+                await database.close()
+
+
+PARTS = {"exchange": exchange, "prices": prices, "ticks": ticks, "path": path, "oracle": fundamentals}
 
 
 async def run(size: Size, parts: Sequence[str]) -> None:

@@ -202,13 +202,15 @@ async def test_changes_that_wait_together_are_told_in_one_entry_and_everyone_onc
     bus.publish_changes(accounts=[3, 1])
     bus.publish_changes(accounts=[1, 2], assets=[7])
     bus.publish_changes(assets={7})
-    assert bus.waiting == 4
+    bus.publish_changes(reports=[7, 8])
+    bus.publish_changes(reports=[9, 7])
+    assert bus.waiting == 7
     bus.start()
     await until(lambda: not bus.waiting and bus.is_up)
     bus.publish_changes(accounts=[1])
     await bus.stop()
 
-    assert await changes(redis) == [Changes([3, 1, 2], [7]), Changes([1], [])]
+    assert await changes(redis) == [Changes([3, 1, 2], [7], [7, 8, 9]), Changes([1], [])]
 
 
 async def test_all_that_waits_goes_out_in_one_round_trip(redis: Redis) -> None:
@@ -260,12 +262,12 @@ async def test_entries_that_wait_are_bounded_in_number_and_in_bytes(redis: Redis
 async def test_changes_that_wait_are_bounded(redis: Redis) -> None:
     bus = Bus(redis)
     with patch.object(bus_module, "QUEUE_CHANGES_MAX", 2):
-        bus.publish_changes(accounts=[1, 2, 3], assets=[1, 2])
+        bus.publish_changes(accounts=[1, 2, 3], assets=[1, 2], reports=[3, 4, 5])
     bus.start()
     await bus.stop()
 
-    assert await changes(redis) == [Changes([2, 3], [1, 2])]
-    assert bus.dropped == 1
+    assert await changes(redis) == [Changes([2, 3], [1, 2], [4, 5])]
+    assert bus.dropped == 2
 
 
 async def test_a_stream_does_not_grow_for_ever(redis: Redis) -> None:
@@ -288,12 +290,28 @@ def test_trades_come_back_from_their_text_as_they_were() -> None:
 
 def test_changes_come_back_from_their_text_as_they_were() -> None:
     assert decode_changes(encode_changes(accounts={4: None}, assets=(1, 2))) == Changes([4], [1, 2])
+    assert decode_changes(encode_changes(reports={9: None, 3: None})) == Changes([], [], [9, 3])
     assert decode_changes(encode_changes()) == Changes([], [])
+
+
+def test_changes_told_before_there_were_reports_are_understood() -> None:
+    assert decode_changes(b'{"accounts": [4], "assets": [1]}') == Changes([4], [1], [])
 
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{", b"7", b"null", b"[]", b"{}", b'{"accounts": 1, "assets": []}', b'{"accounts": ["1"], "assets": []}'],
+    [
+        b"",
+        b"{",
+        b"7",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"accounts": 1, "assets": []}',
+        b'{"accounts": ["1"], "assets": []}',
+        b'{"accounts": [], "assets": [], "reports": 1}',
+        b'{"accounts": [], "assets": [], "reports": ["1"]}',
+    ],
 )
 def test_what_is_no_changes_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError):

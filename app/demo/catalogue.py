@@ -1,24 +1,43 @@
-"""The demo market's assets: which series each follows, how its value maps to a price, and the curve chosen for it.
+"""The demo market's assets: which series each follows and how, how its value maps to a price, and its curve.
 
 Constants and the arithmetic behind them. `docs/demo-market.md` shows the figures; tests hold both to the series.
 
 The base price is at most a quarter of the lowest price the series maps to: M never falls below it, so this is what
 leaves M room to follow the series down. The slope k makes one percent cost about 1,000 of the quote currency at the
 typical (median) price m: moving M from m to 1.01 m costs (1.01^2 - 1) * m^2 / (2k), so k = 0.01005 * m^2 / 1000.
+
+An oracle's cap is such that clearly fewer than one reading in twenty is cut to it; a test replays all of the series.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
+from app.oracle.configuration import Configuration, FeedConfiguration, FeedsConfiguration, SearchConfiguration
+from app.oracle.kinds import PERCENT_UNIT
 from app.oracle.series import Mapping, Series, load_series
 
-DAY_MS: Final = 86_400_000
 FEE_RATE: Final = "0.005"
+SEARCH_CADENCE_SECONDS: Final = 15
+"""Of the asset that follows by search, against the stand-in. Against real providers it takes the usual cadence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What the oracle of an asset that follows by search asks for. The answer, in `unit`, is the price."""
+
+    query: str
+    question: str
+    unit: str
+    min_sources: int = 2
+    min_confidence: int = 600_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class DemoAsset:
-    """One asset and the replay it follows. Decimals as the API takes them; `speed` in series ms per real ms."""
+    """One asset and the series it follows: as a feed, or with `search` as the web tells of it.
+
+    Decimals as the API takes them. `max_delta_percent`: whole percent of F that a reading may be away from it.
+    """
 
     symbol: str
     name: str
@@ -29,9 +48,10 @@ class DemoAsset:
     column: str
     scale: str
     offset: str
-    speed: int
+    max_delta_percent: int
     base_price: str
     slope: str
+    search: Search | None = None
 
     def load(self) -> Series:
         """The series it follows."""
@@ -42,13 +62,32 @@ class DemoAsset:
         """How a value maps to a price."""
         return Mapping.parse(scale=self.scale, offset=self.offset)
 
+    @property
+    def oracle(self) -> Configuration:
+        """What its oracle is configured to do."""
+        cap = self.max_delta_percent * PERCENT_UNIT
+        if self.search is not None:
+            return SearchConfiguration(
+                queries=(self.search.query,),
+                question=self.search.question,
+                unit=self.search.unit,
+                allowed_domains=None,
+                min_sources=self.search.min_sources,
+                max_delta_percent=cap,
+                min_confidence=self.search.min_confidence,
+            )
+        feed = FeedConfiguration(
+            url=None,
+            json_path=None,
+            series=self.series,
+            column=self.column,
+            scale=self.scale,
+            offset=self.offset,
+            twap_minutes=None,
+            max_delta_percent=cap,
+        )
+        return FeedsConfiguration((feed,), 1)
 
-DAILY_SPEED: Final = DAY_MS // 10_000
-"""A day in 10 s: a year in about an hour. Any faster, and nobody could trade the next day before it is over."""
-MONTHLY_SPEED: Final = 262_800
-"""A month in about 10 s: ten years in about 20 minutes."""
-YEARLY_SPEED: Final = 350_640
-"""A year in 90 s: sixteen years in about 24 minutes."""
 
 _WEATHER: Final = (
     "Daily readings of NOAA, Seattle, 2012 to 2015, in their order and joined by straight lines; replayed at 10 seconds"
@@ -75,7 +114,7 @@ CATALOGUE: Final = (
         column="temp_max",
         scale="1",
         offset="100",
-        speed=DAILY_SPEED,
+        max_delta_percent=5,
         base_price="24",
         slope="0.134",
     ),
@@ -90,7 +129,7 @@ CATALOGUE: Final = (
         column="wind",
         scale="2",
         offset="80",
-        speed=DAILY_SPEED,
+        max_delta_percent=6,
         base_price="20",
         slope="0.0743",
     ),
@@ -105,7 +144,7 @@ CATALOGUE: Final = (
         column="construction",
         scale="0.01",
         offset="0",
-        speed=MONTHLY_SPEED,
+        max_delta_percent=4,
         base_price="13",
         slope="0.0375",
     ),
@@ -120,7 +159,7 @@ CATALOGUE: Final = (
         column="manufacturing",
         scale="0.01",
         offset="-80",
-        speed=MONTHLY_SPEED,
+        max_delta_percent=8,
         base_price="8",
         slope="0.0171",
     ),
@@ -136,7 +175,7 @@ CATALOGUE: Final = (
         column="information",
         scale="0.1",
         offset="-220",
-        speed=MONTHLY_SPEED,
+        max_delta_percent=6,
         base_price="10",
         slope="0.029",
     ),
@@ -151,7 +190,7 @@ CATALOGUE: Final = (
         column="Renewables",
         scale="0.002",
         offset="20",
-        speed=YEARLY_SPEED,
+        max_delta_percent=4,
         base_price="5",
         slope="0.0138",
     ),
@@ -166,7 +205,7 @@ CATALOGUE: Final = (
         column="Fossil Fuels",
         scale="0.002",
         offset="0",
-        speed=YEARLY_SPEED,
+        max_delta_percent=3,
         base_price="14",
         slope="0.0528",
     ),
@@ -181,8 +220,32 @@ CATALOGUE: Final = (
         column="Nuclear Energy",
         scale="0.02",
         offset="0",
-        speed=YEARLY_SPEED,
+        max_delta_percent=5,
         base_price="19",
         slope="0.088",
+    ),
+    DemoAsset(
+        symbol="USMINING",
+        name="US mining and logging payrolls",
+        category="MACRO",
+        description="Employees on US mining and logging payrolls, as pages on the web tell it. A point is a thousand"
+        " employees; price = thousands, so that 770,000 employees are 770 USDC. Followed by web search and a language"
+        " model: without keys for those, by a local stand-in, whose pages hold the monthly figures of the Bureau of"
+        " Labor Statistics (seasonally adjusted), 2006 to 2015, at 90 seconds a month, from the last month back to the"
+        " first, and so on.",
+        quote_currency="USDC",
+        series="us-employment",
+        column="mining_and_logging",
+        scale="1",
+        offset="0",
+        max_delta_percent=10,
+        base_price="160",
+        slope="5.96",
+        search=Search(
+            query="US mining and logging payrolls employees latest month",
+            question="How many employees were on US mining and logging payrolls (seasonally adjusted) in the latest"
+            " month for which a figure has been published, in thousands of employees?",
+            unit="thousand employees",
+        ),
     ),
 )

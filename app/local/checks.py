@@ -60,6 +60,14 @@ def check_port(host: str, port: int) -> None:
         ) from None
 
 
+def free_port(host: str) -> int:
+    """A port of `host` that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class DataDirLock:
     """Held by the one run that uses a data directory; the kernel frees it however that run ends."""
 

@@ -11,14 +11,15 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-from app.local.checks import CheckError, DataDirLock, check_data_dir, check_port
+from app.demo.stand_in.address import environment_for, is_wanted
+from app.local.checks import CheckError, DataDirLock, check_data_dir, check_port, free_port
 from app.local.children import Child, ChildFailed, Deaths, Role, end_leftovers, ending, trim
 from app.local.parent import parent_gave_up, take_parent
 from app.local.places import PlaceError, RuntimeFolder
@@ -37,15 +38,27 @@ PROGRESS_SECONDS: Final = 5.0
 PARENT_POLL_SECONDS: Final = 0.25
 TRIM_SECONDS: Final = 30.0
 ANSWER_SECONDS: Final = 5.0
+LOOPBACK: Final = "127.0.0.1"
 
 TRADERS_STOP_STEPS: Final = ((signal.SIGTERM, 1.0), (signal.SIGKILL, 0.3))
 API_STOP_STEPS: Final = ((signal.SIGTERM, 2.5), (signal.SIGKILL, 0.3))
-PRICES_STOP_STEPS: Final = ((signal.SIGTERM, 2.5), (signal.SIGKILL, 0.3))
+WORKER_STOP_STEPS: Final = ((signal.SIGTERM, 2.5), (signal.SIGKILL, 0.3))
+STAND_IN_STOP_STEPS: Final = ((signal.SIGTERM, 1.0), (signal.SIGKILL, 0.3))
 VALKEY_STOP_STEPS: Final = ((signal.SIGTERM, 2.0), (signal.SIGKILL, 0.3))
 ONCE_STOP_STEPS: Final = ((signal.SIGKILL, 0.5),)
 """Migrations and seeding are transactions: nothing is lost by a kill."""
 WEB_STOP_STEPS: Final = ((signal.SIGTERM, 1.0), (signal.SIGKILL, 0.3))
 """The build ends its own children when it is asked to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """A local stand-in for the oracle's providers: its command, its port on the market's host, and the environment
+    variables by which the oracle worker finds it."""
+
+    argv: tuple[str, ...]
+    port: int
+    env: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +70,10 @@ class Plan:
     api: tuple[str, ...]
     prices: tuple[str, ...] | None
     """The price worker; it outlives its servers' restarts, and runs beside the API."""
+    oracle: tuple[str, ...] | None
+    """The oracle worker; the same holds for it."""
+    stand_in: StandIn | None
+    """Serves before the oracle worker starts."""
     traders: tuple[str, ...] | None
     web: tuple[str, ...] | None
     """Builds the playground; its failure stops nothing."""
@@ -98,11 +115,18 @@ def main(settings: Settings) -> int:
         admin_password_hash=settings.admin_password_hash,
     )
     megatron = (sys.executable, "-m", "app.cli")
+    stand_in = None
+    if is_wanted(settings):
+        port = free_port(LOOPBACK)
+        command = (*megatron, "demo", "stand-in", "--port", str(port))
+        stand_in = StandIn(command, port, environment_for(settings, port=port))
     plan = Plan(
         once=(("prepare", "preparing the database and the demo market", (sys.executable, "-m", "app.local.prepare")),),
         api=(*megatron, "api"),
         prices=(*megatron, "worker", "price"),
-        traders=(*megatron, "demo", "run", "--url", f"{options.url}/graphql"),
+        oracle=(*megatron, "worker", "oracle"),
+        stand_in=stand_in,
+        traders=(*megatron, "demo", "run", "--url", f"{options.url}/graphql") if settings.demo_traders else None,
         web=(sys.executable, "-m", "app.local.bootstrap", "web"),
     )
     return supervise(options, plan)
@@ -187,11 +211,10 @@ class Market:
         for name, what, argv in self._plan.once:
             async with self._progress(what):
                 await self._run_once(name, Command(argv=argv, folder=Path.cwd(), env=env))
-        if self._plan.prices:
-            await self._keep(self._part("prices", self._plan.prices, env, PRICES_STOP_STEPS))
+        await self._start_workers(env)
         api_env = {**env, "MEGATRON_ADMIN_PASSWORD_HASH": self._admin_hash}
         async with self._progress("starting the API"):
-            await self._keep(self._part("api", self._plan.api, api_env, API_STOP_STEPS, serves=True))
+            await self._keep(self._part("api", self._plan.api, api_env, API_STOP_STEPS, ready=self._serves))
         if not web.done():
             async with self._progress("building the playground"):
                 await asyncio.wait({web}, timeout=WEB_SECONDS)
@@ -204,6 +227,18 @@ class Market:
         if not self._options.admin_password_hash:
             _say(f"admin log-in: the name is admin, the password is in {self._password_file}")
         _say(f"ready: {self._options.url}/graphql")
+
+    async def _start_workers(self, env: dict[str, str]) -> None:
+        if self._plan.prices:
+            await self._keep(self._part("prices", self._plan.prices, env, WORKER_STOP_STEPS))
+        stand_in = self._plan.stand_in
+        if stand_in:
+            listens = partial(_listens, LOOPBACK, stand_in.port)
+            await self._keep(self._part("stand-in", stand_in.argv, env, STAND_IN_STOP_STEPS, ready=listens))
+            _say("the oracle searches and reads by a local stand-in: there is no key for a provider (.env.example)")
+        if self._plan.oracle:
+            oracle_env = {**env, **(stand_in.env if stand_in else {})}
+            await self._keep(self._part("oracle", self._plan.oracle, oracle_env, WORKER_STOP_STEPS))
 
     async def _start_postgres(self) -> None:
         server = self._postgres
@@ -256,13 +291,13 @@ class Market:
         env: dict[str, str],
         stop_steps: tuple[tuple[signal.Signals, float], ...],
         *,
-        serves: bool = False,
+        ready: Callable[[], Awaitable[bool]] | None = None,
     ) -> Role:
         command = Command(argv=argv, folder=Path.cwd(), env=env)
         return Role(
             name=name,
             command=lambda: command,
-            ready=self._serves if serves else None,
+            ready=ready,
             ready_seconds=READY_SECONDS,
             stop_steps=stop_steps,
         )
@@ -444,7 +479,7 @@ class Market:
             async with asyncio.timeout(SHUT_DOWN_SECONDS):
                 await asyncio.gather(*tasks, return_exceptions=True)
                 await asyncio.gather(*(child.stop() for child in self._passing))
-                for group in (("traders",), ("api", "prices"), ("valkey", "postgres")):
+                for group in (("traders",), ("api", "prices", "oracle"), ("stand-in", "valkey", "postgres")):
                     await asyncio.gather(*(self._kept[name].stop() for name in group if name in self._kept))
         except TimeoutError:
             for child in (*self._passing, *self._kept.values()):
@@ -456,6 +491,17 @@ class Market:
                 self._postgres.clean_up()
             self._runtime.remove()
         _say(f"stopped in {time.monotonic() - started:.1f} s")
+
+
+async def _listens(host: str, port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
 
 
 async def _together(*works: Awaitable[None]) -> None:

@@ -96,6 +96,24 @@ async def prices(api: LiveApi, valkey: EmbeddedValkey) -> AsyncIterator[None]:
         worker.kill()
 
 
+@asynccontextmanager
+async def oracle(api: LiveApi, valkey: EmbeddedValkey, data_dir: Path) -> AsyncIterator[None]:
+    """An oracle worker's process, which replays the series; ended by SIGTERM."""
+    with (data_dir / "oracle-log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app.cli", "worker", "oracle", cwd=ROOT, stdout=log, stderr=log,
+            env={**environment(api, data_dir), "REDIS_URL": valkey.url},
+        )  # fmt: skip
+    try:
+        yield
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
 async def until(url: str, condition: Callable[[dict[str, Seen]], bool]) -> None:
     async with asyncio.timeout(60):
         while True:
@@ -134,11 +152,11 @@ async def test_prices_come_to_follow_the_series_over_restarts(
         megatron(api, tmp_path, "demo", "seed")
         began = await look(url)
         assert set(began) == {asset.symbol for asset in CATALOGUE}
-        # Nobody has read the series yet: F is P0, and so is M.
+        # Nobody has read the series yet, and no engine has heard of what was set: F is P0, and so is M.
         assert all((seen.gap_percent(), seen.trade_seq) == (0, 0) for seen in began.values())
         emails = _credentials_of_another_database(tmp_path)
         await _sign_up(url, emails["noise-1"])
-        async with prices(api, valkey), traders(api, tmp_path):
+        async with prices(api, valkey), oracle(api, valkey, tmp_path), traders(api, tmp_path):
             await until(url, lambda seen: all(seen[name].fundamental > 3 * began[name].market for name in began))
             await until_all_follow(url, percent=3)
             api.process.kill()
@@ -148,7 +166,7 @@ async def test_prices_come_to_follow_the_series_over_restarts(
                 await until_all_follow(url, percent=3)
                 accounts = await _accounts(fresh_database_url)
     with run_api(database_url=fresh_database_url, redis_url=valkey.url, port=port) as api:
-        async with prices(api, valkey), traders(api, tmp_path):
+        async with prices(api, valkey), oracle(api, valkey, tmp_path), traders(api, tmp_path):
             await until_traded(f"{api.url}/graphql", trades=30)
         assert await _accounts(fresh_database_url) == accounts
         megatron(api, tmp_path, "audit")

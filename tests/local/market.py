@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,9 +19,19 @@ HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
 PATIENCE_SECONDS = 30.0
 API = (sys.executable, str(HERE / "standin_api.py"))
+STAND_IN = (
+    "import socket, sys\nlistener = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n"
+    "while True:\n    listener.accept()[0].close()"
+)
+"""A program that listens on the port of its argument."""
 IDLE = (sys.executable, "-c", "import signal; signal.pause()")
 
 Found = TypeVar("Found")
+
+
+def stand_in(port: int, **env: str) -> dict[str, object]:
+    """A stand-in for the oracle's providers that takes connections on `port`."""
+    return {"argv": (sys.executable, "-c", STAND_IN, str(port)), "port": port, "env": env}
 
 
 def free_port() -> int:
@@ -147,6 +157,8 @@ def start_arguments(
     port: int,
     api: Sequence[str] = API,
     prices: Sequence[str] | None = IDLE,
+    oracle: Sequence[str] | None = IDLE,
+    stand_in: Mapping[str, object] | None = None,
     traders: Sequence[str] | None = IDLE,
     once: Sequence[tuple[str, str, Sequence[str]]] = (),
     web: Sequence[str] | None = None,
@@ -159,6 +171,8 @@ def start_arguments(
         "once": once,
         "api": api,
         "prices": prices,
+        "oracle": oracle,
+        "stand_in": stand_in,
         "traders": traders,
         "web": web,
     }
@@ -171,6 +185,8 @@ def start(
     port: int | None = None,
     api: Sequence[str] = API,
     prices: Sequence[str] | None = IDLE,
+    oracle: Sequence[str] | None = IDLE,
+    stand_in: Mapping[str, object] | None = None,
     traders: Sequence[str] | None = IDLE,
     once: Sequence[tuple[str, str, Sequence[str]]] = (),
     web: Sequence[str] | None = None,
@@ -179,6 +195,15 @@ def start(
     """Start a supervisor process with stand-ins on `data_dir`."""
     number = port or free_port()
     argv = start_arguments(
-        data_dir, port=number, api=api, prices=prices, traders=traders, once=once, web=web, **options
+        data_dir,
+        port=number,
+        api=api,
+        prices=prices,
+        oracle=oracle,
+        stand_in=stand_in,
+        traders=traders,
+        once=once,
+        web=web,
+        **options,
     )
     return Running(argv, data_dir=data_dir, port=number, env={"PYTHONPATH": str(PROJECT)})

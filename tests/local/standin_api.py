@@ -6,7 +6,14 @@ import signal
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
-TOLD = ("MEGATRON_ENV", "MEGATRON_DATA_DIR", "DATABASE_URL", "REDIS_URL", "MEGATRON_ADMIN_PASSWORD_HASH")
+TOLD = (
+    "MEGATRON_ENV",
+    "MEGATRON_DATA_DIR",
+    "DATABASE_URL",
+    "REDIS_URL",
+    "MEGATRON_ADMIN_PASSWORD_HASH",
+    "SERPER_API_URL",
+)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -16,10 +16,21 @@ import pytest
 import redis
 from argon2 import PasswordHasher
 
-from tests.local.market import IDLE, PROJECT, Running, free_port, pid_of, processes_of, start, start_arguments, until
+from tests.local.market import (
+    IDLE,
+    PROJECT,
+    Running,
+    free_port,
+    pid_of,
+    processes_of,
+    stand_in,
+    start,
+    start_arguments,
+    until,
+)
 
 STOP_SECONDS_MAX = 10.0
-CHILDREN = ("postgres", "valkey", "prices", "api", "traders")
+CHILDREN = ("postgres", "valkey", "prices", "oracle", "api", "traders")
 
 
 @pytest.fixture
@@ -248,7 +259,7 @@ def test_servers_that_are_elsewhere_are_used_and_none_is_embedded(data_dir: Path
     market = start(data_dir, database_url="postgresql://db.example/m", redis_url="rediss://redis.example:6379").ready()
     told = market.told()
     assert (told["DATABASE_URL"], told["REDIS_URL"]) == ("postgresql://db.example/m", "rediss://redis.example:6379")
-    assert sorted(path.stem for path in (data_dir / "run").glob("*.json")) == ["api", "prices", "traders"]
+    assert sorted(path.stem for path in (data_dir / "run").glob("*.json")) == ["api", "oracle", "prices", "traders"]
     assert not (data_dir / "postgres").exists()
     assert not (data_dir / "valkey").exists()
     market.stops()
@@ -262,8 +273,31 @@ def test_a_price_worker_that_keeps_dying_stops_everything_with_its_last_words(da
     assert nothing_left(data_dir)
 
 
+def test_the_oracle_worker_alone_is_told_of_the_stand_in_which_serves_before_it_starts(data_dir: Path) -> None:
+    port = free_port()
+    told = data_dir / "told"
+    looks = (
+        f"import os, pathlib, signal, socket; socket.create_connection(('127.0.0.1', {port}));"
+        f"pathlib.Path({str(told)!r}).write_text(os.environ['SERPER_API_URL'] + os.environ['MEGATRON_ENV']);"
+        "signal.pause()"
+    )
+    provider = f"http://127.0.0.1:{port}/serper"
+    given = stand_in(port, SERPER_API_URL=provider)
+    market = start(data_dir, oracle=(sys.executable, "-c", looks), stand_in=given).ready()
+    until("the oracle worker to look around", told.exists)
+    until("all of it", lambda: told.read_text() == f"{provider}development")
+    assert market.told()["SERPER_API_URL"] is None
+    assert "the oracle searches and reads by a local stand-in" in market.said
+    before = market.pid("stand-in")
+    os.kill(before, signal.SIGKILL)
+    market.says("stand-in runs again")
+    assert market.pid("stand-in") != before
+    assert market.stops() < STOP_SECONDS_MAX
+    assert nothing_left(data_dir)
+
+
 def test_no_traders_run_where_none_are_wanted(data_dir: Path) -> None:
-    market = start(data_dir, prices=None, traders=None).ready()
+    market = start(data_dir, prices=None, oracle=None, traders=None).ready()
     assert sorted(path.stem for path in (data_dir / "run").glob("*.json")) == ["api", "postgres", "valkey"]
     market.stops()
 
