@@ -17,6 +17,8 @@ from typing import Final
 import httpx
 import orjson
 
+from app.admin.asset_input import NewAsset, Value, parsed_asset
+from app.admin.assets import insert_asset
 from app.db import Database
 from app.money import PRICE_UNIT
 from app.oracle.cases import Page, SearchCase
@@ -84,32 +86,30 @@ async def _configure(database: Database, assets: int) -> None:
     """So many assets with an oracle each, due one after the other over one cadence."""
     async with database.transaction() as unit:
         connection = unit.connection
-        await connection.execute(
-            "INSERT INTO assets (symbol, name, description, category, quote_currency, status, base_price, slope,"
-            " fee_rate, created_at) SELECT 'BENCH' || n, 'Bench ' || n, '', 'BENCH', 'USDC', 'OPEN', 100000000000000,"
-            " 5000000000000000, 5000000, clock_timestamp() FROM generate_series(1, $1::int) n"
-            " ON CONFLICT (symbol) DO NOTHING",
-            assets,
-        )
-        rows = await connection.fetch(
-            "SELECT id, substr(symbol, 6)::int AS number FROM assets WHERE symbol ~ '^BENCH[0-9]+$'"
-            " AND substr(symbol, 6)::int <= $1",
-            assets,
-        )
+        numbers = range(1, assets + 1)
+        ids = [await insert_asset(connection, values=_asset(number)) for number in numbers]
         await connection.executemany(
             "INSERT INTO oracles (asset_id, method, configuration, base_cadence_seconds, cadence_seconds, due_at)"
-            " VALUES ($1, 'SEARCH_LLM', $2, $3, $3, clock_timestamp() + make_interval(secs => $4))"
-            " ON CONFLICT (asset_id) DO UPDATE SET due_at = excluded.due_at",
+            " VALUES ($1, 'SEARCH_LLM', $2, $3, $3, clock_timestamp() + make_interval(secs => $4))",
             [
                 (
-                    row["id"],
-                    encode_configuration(_configuration(row["number"])),
+                    asset_id,
+                    encode_configuration(_configuration(number)),
                     CADENCE_SECONDS,
-                    CADENCE_SECONDS * row["number"] / assets,
+                    CADENCE_SECONDS * number / assets,
                 )
-                for row in rows
+                for number, asset_id in zip(numbers, ids, strict=True)
             ],
         )
+
+
+def _asset(number: int) -> dict[str, Value]:
+    return parsed_asset(
+        NewAsset(
+            symbol=f"BENCH{number}", name=f"Bench {number}", description="Read by search.", category="BENCH",
+            base_price="100",
+        )
+    )  # fmt: skip
 
 
 def _configuration(number: int) -> SearchConfiguration:
@@ -192,7 +192,7 @@ async def measure(running: Servers, database: Database, *, assets: int, seconds:
 
 def report_judgement(*, rounds: int = 30) -> None:
     """What judging a report with 20 pages takes, beside extracting one page of 100 kB: both of processor time."""
-    body = oracle_web.page_of(1).encode()
+    body = oracle_web.page_of(1, "publisher.example").encode()
     title, text = extracted(body, "text/html; charset=utf-8")
     quotation = f"The bench index 1 stood at {oracle_web.figure(1)} points at the close."
     if quotation not in text:

@@ -84,12 +84,15 @@ async def complete(request: Request) -> Response:
 
 async def page(request: Request) -> Response:
     """A publisher's page of 100 kB, the figure near its beginning."""
-    return Response(page_of(int(request.path_params["asset"])), media_type="text/html; charset=utf-8")
+    asset, host = int(request.path_params["asset"]), request.url.hostname or ""
+    return Response(page_of(asset, host), media_type="text/html; charset=utf-8")
 
 
-def page_of(asset: int) -> str:
-    """The page as it is now."""
-    return f"{_BEGIN}<p>The bench index {asset} stood at {figure(asset)} points at the close.</p>\n{_END}"
+def page_of(asset: int, host: str) -> str:
+    """A publisher's page as it is now: the same text elsewhere would be the same source."""
+    return (
+        f"{_BEGIN}<p>By {host}.</p><p>The bench index {asset} stood at {figure(asset)} points at the close.</p>\n{_END}"
+    )
 
 
 async def ready(_: Request) -> Response:

@@ -9,6 +9,7 @@ STATEMENTS = [
     # A run stores one report at most.
     "CREATE UNIQUE INDEX oracle_logs_run_key ON oracle_logs (asset_id, run_id) WHERE run_id IS NOT NULL",
     "CREATE INDEX oracle_logs_quarantined_idx ON oracle_logs (asset_id, id) WHERE outcome = 'QUARANTINED'",
+    "CREATE INDEX oracle_logs_verdict_idx ON oracle_logs (asset_id, id) WHERE verdict = 'QUARANTINED'",
     # What the search readings of a day moved, and what evidence was used before.
     "CREATE INDEX oracle_logs_moves_idx ON oracle_logs (asset_id, at) WHERE method = 'SEARCH_LLM' AND event_seq IS NOT NULL",
     "CREATE UNIQUE INDEX oracle_evidence_ordinal_key ON oracle_evidence (log_id, ordinal)",

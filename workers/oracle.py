@@ -12,11 +12,9 @@ from typing import Final
 import structlog
 
 from app.db import Database
-from app.oracle import language_model
 from app.oracle.blob_store import BlobStore
 from app.oracle.extraction import Extractor
 from app.oracle.fetching import Fetcher
-from app.oracle.guard import Address, Endpoint, Guard
 from app.oracle.maintenance import maintain
 from app.oracle.metrics import OracleMetrics
 from app.oracle.providers import ProviderMisconfigured, Providers, open_providers
@@ -36,8 +34,6 @@ MAINTAIN_MINUTE: Final = 17
 MAINTAIN_SECONDS_MAX: Final = 600
 CLOSE_SECONDS_MAX: Final = 0.3
 """For each thing that is closed at the end."""
-
-EMBEDDINGS_PATH: Final = "/embeddings"
 
 _log = structlog.get_logger(__name__)
 
@@ -130,24 +126,15 @@ def _blob_store(settings: Settings, stack: AsyncExitStack) -> BlobStore | None:
 def _similarity(host: Host, providers: Providers, stack: AsyncExitStack) -> Similarity | None:
     """What tells near-copies, by the embeddings of the language model's provider; None where none are configured."""
     settings, model = host.settings, host.settings.huggingface_embedding_model
-    if not model or providers.model is None:
+    if not model or providers.embeddings is None:
         return None
-    guard = Guard(language_model.PROVIDER, counter=providers.budgets, policy=language_model.POLICY)
-    address = Address(
-        settings.huggingface_api_url.rstrip("/") + EMBEDDINGS_PATH,
-        "HUGGINGFACE_API_URL",
-        "HUGGINGFACE_API_KEY",
-        ("authorization", "Bearer "),
-        language_model.OWN_FAULTS,
-    )
-    endpoint = Endpoint(client=providers.client, guard=guard, address=address, key=settings.huggingface_api_key or None)
     vectors: VectorStore = PostgresVectors(host.database, model=model)
     if settings.pinecone_api_key and settings.pinecone_index_url:
         vectors = pinecone = PineconeVectors(
             url=settings.pinecone_index_url, key=settings.pinecone_api_key, model=model
         )
         stack.push_async_callback(_closing, pinecone.aclose)
-    return Similarity(Embeddings(endpoint, providers.budgets, model), vectors)
+    return Similarity(Embeddings(providers.embeddings, providers.budgets, model), vectors)
 
 
 async def _closing(close: Callable[[], Awaitable[None]]) -> None:

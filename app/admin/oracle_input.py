@@ -290,6 +290,8 @@ def _url(text: str, path: _Path, *, allow_private: bool) -> str:
         raise invalid(
             f"url names {quoted(host)}, an address that is {kind}: feeds come from public addresses only.", *path
         )
+    if not allow_private and parts.port not in (None, 80, 443):
+        raise invalid(f"url names the port {parts.port}: feeds come from the ports 80 and 443 only.", *path)
     return url
 
 

@@ -27,7 +27,7 @@ from app.oracle.configuration import (
 )
 from app.oracle.kinds import OracleMethod
 from app.oracle.overrides import CADENCE_SECONDS, set_override
-from app.oracle.quarantine import reject_quarantines, resolve_quarantine
+from app.oracle.quarantine import end_quarantines, resolve_quarantine
 from app.oracle.replays import start_replay
 from app.oracle.report_reads import reports_by_id
 from app.text import checked_text
@@ -65,7 +65,7 @@ async def configure_oracle(
     before = await _locked_or_made(unit.connection, asset_id)
     at = await _store(unit.connection, asset_id=asset_id, configuration=configuration, seconds=form.cadence_seconds)
     await _start_replays(unit.connection, asset_id=asset_id, configuration=configuration, speed=series_speed, at=at)
-    await reject_quarantines(unit=unit, asset_id=asset_id, reason=checked, by=principal.name, bus=bus)
+    await end_quarantines(unit=unit, asset_id=asset_id, reason=checked, by=principal.name, bus=bus)
     await append(
         unit=unit, actor=principal.name, action="oracleConfigure", target=f"Asset:{asset_id}", reason=checked,
         before=_shown(before["configuration"], before["base_cadence_seconds"]),

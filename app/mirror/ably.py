@@ -79,8 +79,9 @@ class AblyMirror:
             return
         body = [{"channels": [channel], "messages": messages} for channel, messages in channels.items()]
         try:
-            answer = await self._client.post(f"{self._url}/messages", json=body)
-        except httpx.HTTPError as error:
+            async with asyncio.timeout(SECONDS_MAX):  # httpx's own counts from byte to byte
+                answer = await self._client.post(f"{self._url}/messages", json=body)
+        except (httpx.HTTPError, TimeoutError) as error:
             self._lost(count, f"did not answer: {error!r}")
             return
         if answer.status_code not in (httpx.codes.OK, httpx.codes.CREATED):

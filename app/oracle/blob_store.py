@@ -9,11 +9,15 @@ from typing import Final, Self
 import httpx
 import orjson
 
+from app.oracle.answers import answer_within
+
 SECONDS_MAX: Final = 15.0
 API_VERSION: Final = "9"
 """Of Vercel's Blob API, told in `x-api-version`."""
 ANSWER_BYTES_MAX: Final = 64 * 1024
+URL_CHARS_MAX: Final = 2_000
 _EXCERPT: Final = 200
+_ANY_TYPE: Final = "application/octet-stream"
 
 
 class BlobFailed(Exception):  # noqa: N818 - an outcome that callers reckon with
@@ -27,7 +31,9 @@ class BlobStore:
         """`url`: the API's base, such as https://blob.vercel-storage.com."""
         self._url = url.rstrip("/")
         self._token = token
-        self._client = httpx.AsyncClient(timeout=SECONDS_MAX, trust_env=False, transport=transport)
+        self._client = httpx.AsyncClient(
+            timeout=SECONDS_MAX, trust_env=False, transport=transport, headers={"accept-encoding": "identity"}
+        )
 
     def __repr__(self) -> str:
         """Without the token."""
@@ -51,17 +57,20 @@ class BlobStore:
         """Store `body` under its SHA-256 (hexadecimal); the URL that it has from now on. Raises `BlobFailed`."""
         path = f"oracle/{content_hash[:2]}/{content_hash}"
         try:
-            answer = await self._client.put(
+            request = self._client.build_request(
+                "PUT",
                 f"{self._url}/{path}",
                 content=body,
                 headers={
                     "authorization": f"Bearer {self._token}",
                     "x-api-version": API_VERSION,
-                    "x-content-type": content_type,
+                    # As the page's server wrote it, who may write anything.
+                    "x-content-type": content_type if _is_plain(content_type) else _ANY_TYPE,
                     "x-add-random-suffix": "0",
                     "x-allow-overwrite": "1",
                 },
             )
+            answer = await answer_within(self._client, request, seconds_max=SECONDS_MAX, bytes_max=ANSWER_BYTES_MAX)
         except httpx.HTTPError as error:
             raise BlobFailed(f"the blob store at {self._url} did not answer: {error!r}") from error
         if answer.status_code != httpx.codes.OK:
@@ -72,9 +81,19 @@ class BlobStore:
 
 def _url_in(content: bytes, base: str) -> str:
     try:
-        url = orjson.loads(content[:ANSWER_BYTES_MAX])["url"]
+        url = orjson.loads(content)["url"]
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise BlobFailed(f"the blob store at {base} answered what names no url: {content[:_EXCERPT]!r}") from error
-    if not isinstance(url, str) or not url.startswith(("https://", "http://")):
+    if not isinstance(url, str) or not _is_url(url):
         raise BlobFailed(f"the blob store at {base} named a url that is none: {str(url)[:_EXCERPT]!r}")
     return url
+
+
+def _is_url(text: str) -> bool:
+    is_web = text.startswith(("https://", "http://")) and len(text) <= URL_CHARS_MAX
+    return is_web and _is_plain(text) and " " not in text
+
+
+def _is_plain(text: str) -> bool:
+    """Whether it is printable ASCII: what a header may hold, and a URL."""
+    return text.isascii() and text.isprintable()

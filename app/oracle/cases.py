@@ -43,12 +43,16 @@ class UsedEvidence:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A quarantined reading that has not expired. `price` in 10^-12; `evidence`: what its figure rested on."""
+    """A quarantined reading that has not expired. `price` in 10^-12; `evidence`: what its figure rested on.
+
+    `is_rejected`: an admin has rejected it, within its time. It can be repeated, and not be confirmed.
+    """
 
     report_id: int
     price: int
     figure: str
     evidence: tuple[UsedEvidence, ...]
+    is_rejected: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,14 @@ _UNCLAIMED: Final = (
 )
 """SQL: a claim that ends later than any can was made before the clock was set back."""
 _RUNS: Final = f"(o.configuration IS NOT NULL AND {_UNHELD})"
+_DUE: Final = (
+    "SELECT o.asset_id, o.last_run_at IS NULL"
+    " OR o.due_at < statement_timestamp() - o.cadence_seconds * interval '0.5 seconds' AS is_late,"
+    f" {_REQUESTED} AS is_requested,"
+    " extract(epoch FROM statement_timestamp() - o.due_at) / o.cadence_seconds AS cadences_late FROM oracles o"
+    f" WHERE {_RUNS} AND {_UNCLAIMED} AND (o.due_at <= statement_timestamp() OR {_REQUESTED})"
+)
+_FIRST: Final = "ORDER BY is_requested DESC, cadences_late DESC, asset_id"
 
 _log = structlog.get_logger(__name__)
 
@@ -111,19 +119,19 @@ class Standing:
     stale: int
 
 
-async def claim(*, connection: Connection, limit: int, factor: Fraction | None = Fraction(1)) -> list[Claim]:
+async def claim(
+    *, connection: Connection, limit: int, searches: int | None = None, factor: Fraction | None = Fraction(1)
+) -> list[Claim]:
     """Claim up to `limit` runs that are due: requested ones first, then the most overdue, measured by cadences.
 
-    `factor`: by what searches are stretched, see `cadence.stretch`. One statement: several workers at once share what
-    is due. A claim stays due until it is ended, so that whoever takes it over does so at once. An asset whose
-    configuration cannot be read counts as a failed run.
+    `searches`: how many of them may be searches, where not all may be. `factor`: by what searches are stretched, see
+    `cadence.stretch`. One statement: several workers at once share what is due. A claim stays due until it is ended, so
+    that whoever takes it over does so at once. An asset whose configuration cannot be read counts as a failed run.
     """
     rows = await connection.fetch(
-        "WITH due AS (SELECT o.asset_id, o.last_run_at IS NULL"
-        " OR o.due_at < statement_timestamp() - o.cadence_seconds * interval '0.5 seconds' AS is_late FROM oracles o"
-        f" WHERE {_RUNS} AND {_UNCLAIMED} AND (o.due_at <= statement_timestamp() OR {_REQUESTED})"
-        f" ORDER BY {_REQUESTED} DESC, extract(epoch FROM statement_timestamp() - o.due_at) / o.cadence_seconds DESC,"
-        " o.asset_id LIMIT $1 FOR UPDATE OF o SKIP LOCKED)"
+        f"WITH searches AS ({_DUE} AND o.method = 'SEARCH_LLM' {_FIRST} LIMIT $4 FOR UPDATE OF o SKIP LOCKED),"
+        f" feeds AS ({_DUE} AND o.method <> 'SEARCH_LLM' {_FIRST} LIMIT $1 FOR UPDATE OF o SKIP LOCKED),"
+        f" due AS (SELECT * FROM searches UNION ALL SELECT * FROM feeds {_FIRST} LIMIT $1)"
         " UPDATE oracles o SET run_id = o.run_id + 1, last_run_at = statement_timestamp(),"
         " due_at = least(o.due_at, statement_timestamp()), override_id = NULL, held_until = NULL,"
         " claimed_until = statement_timestamp()"
@@ -136,6 +144,7 @@ async def claim(*, connection: Connection, limit: int, factor: Fraction | None =
         limit,
         SEARCH_LEASE_SECONDS,
         FEED_LEASE_SECONDS,
+        limit if searches is None else min(searches, limit),
     )
     claims, broken = [], []
     for row in rows:
@@ -229,11 +238,12 @@ async def release(*, connection: Connection, claims: Collection[Claim]) -> None:
     )
 
 
-async def seconds_until_due(*, connection: Connection) -> float | None:
-    """Until the next run may be claimed, 0 at least; None when nothing is going to be due by itself."""
+async def seconds_until_due(*, connection: Connection, with_searches: bool = True) -> float | None:
+    """Until the next run (that is no search, perhaps) may be claimed, 0 at least; None when none is due by itself."""
     seconds: float | None = await connection.fetchval(
         "SELECT extract(epoch FROM min(greatest(o.due_at, o.claimed_until)) - clock_timestamp())::float8"
-        f" FROM oracles o WHERE o.due_at IS NOT NULL AND {_RUNS}"
+        f" FROM oracles o WHERE o.due_at IS NOT NULL AND {_RUNS} AND ($1 OR o.method <> 'SEARCH_LLM')",
+        with_searches,
     )
     return None if seconds is None else max(seconds, 0.0)
 

@@ -7,7 +7,9 @@ was allowed, so that neither endless headers nor tiny chunks keep the process bu
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 import httpcore
@@ -30,9 +32,49 @@ class AddressRefused(Exception):  # noqa: N818 - an outcome of the check
     """A name has no address, or one that may not be connected to. The message says which."""
 
 
+LOOKUPS_MAX: Final = 128
+"""Host names that are looked up at once, those given up included: a name's own servers decide how long it takes."""
+_LOOKUPS: Final = threading.BoundedSemaphore(LOOKUPS_MAX)
+
+
 async def system_addresses(host: str, port: int) -> Sequence[str]:
-    """All addresses that this machine's resolver knows for `host`, in its order of preference. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    """All addresses that this machine's resolver knows for `host`, in its order of preference. Raises OSError.
+
+    Each look-up has a thread of its own, which nobody waits for at the end: the event loop's few are for those who
+    connect to the database and to providers, and names that never resolve would take them all.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Sequence[str] | Exception] = loop.create_future()
+
+    def tell(found: Sequence[str] | Exception) -> None:
+        if not answer.done():
+            answer.set_result(found)
+
+    def look_up() -> None:
+        try:
+            found: Sequence[str] | Exception = _addresses(host, port)
+        except Exception as error:
+            found = error
+        finally:
+            _LOOKUPS.release()
+        with suppress(RuntimeError):  # the loop was closed meanwhile
+            loop.call_soon_threadsafe(tell, found)
+
+    if not _LOOKUPS.acquire(blocking=False):
+        raise OSError(f"{LOOKUPS_MAX} host names are being looked up already")
+    try:
+        threading.Thread(target=look_up, name="oracle.lookup", daemon=True).start()
+    except RuntimeError as error:
+        _LOOKUPS.release()
+        raise OSError("no thread can be started to look it up") from error
+    found = await answer
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _addresses(host: str, port: int) -> Sequence[str]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
     return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

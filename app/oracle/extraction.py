@@ -62,6 +62,18 @@ class _ChildDied(Exception):  # noqa: N818 - an outcome
         self.was_slow = was_slow
 
 
+def _checked(answer: object) -> _Answer:
+    """A child's answer, which is as good as the page that it was parsing. Raises _ChildDied for what is none."""
+    if isinstance(answer, dict):
+        title, text, error = answer.get("title"), answer.get("text"), answer.get("error")
+        is_title = title is None or isinstance(title, str)
+        if isinstance(error, str):
+            return {"error": error, "is_last": True}
+        if is_title and isinstance(text, str):
+            return {"title": title, "text": text, "is_last": answer.get("is_last") is not False}
+    raise _ChildDied(was_slow=False, how="its answer is neither a text nor an error")
+
+
 class Extractor:
     """Extracts text in `children` processes, a page at a time in each; further pages wait for a free one.
 
@@ -119,10 +131,12 @@ class Extractor:
             is_well = not answer.get("is_last", False)
             return answer
         finally:
-            if not is_well:
-                child.kill()
-                await asyncio.shield(self._end(child))
-            self._free.put_nowait(child if is_well else None)
+            try:
+                if not is_well:
+                    child.kill()
+                    await asyncio.shield(self._end(child))
+            finally:  # cancelled here as well, the turn goes back: nobody would ever get it again
+                self._free.put_nowait(child if is_well else None)
 
     async def _take(self) -> "_Child":
         """A living child of one's own, to be given back to `_free`."""
@@ -223,9 +237,11 @@ class _Child:
                 length = int.from_bytes(await self._answers.readexactly(4), "big")
                 if length > ANSWER_BYTES_MAX:
                     raise _ChildDied(was_slow=False, how=f"its text came in {length} bytes")
-                answer: _Answer = orjson.loads(await self._answers.readexactly(length))
+                answer = _checked(orjson.loads(await self._answers.readexactly(length)))
         except TimeoutError as error:
             raise _ChildDied(was_slow=True, how=f"its text took longer than {seconds_max:g} seconds") from error
+        except orjson.JSONDecodeError as error:
+            raise _ChildDied(was_slow=False, how="its text came as no JSON") from error
         except (OSError, asyncio.IncompleteReadError, RuntimeError) as error:
             raise await self._death() from error
         return answer

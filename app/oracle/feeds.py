@@ -1,9 +1,14 @@
-"""Reading a numeric feed: one GET, and the one number that its JSONPath names. What it is worth is judged elsewhere."""
+"""Reading a numeric feed: one GET, and the one number that its JSONPath names. What it is worth is judged elsewhere.
+
+Everybody may read what is said of a feed, and keys are handed over in queries of URLs: no text made here has one.
+"""
 
 import asyncio
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+from urllib.parse import parse_qsl, urlsplit
 
 from app.oracle.configuration import FeedConfiguration
 from app.oracle.fetching import Fetcher, FetchRefused
@@ -15,6 +20,10 @@ ACCEPT: Final = "application/json, text/json, application/vnd.api+json, applicat
 """JSON under the names that it goes by; what the bytes are shows when they are parsed."""
 QUICK_BYTES_MAX: Final = 32_768
 """Longer documents are parsed beside the event loop, which they might hold up for a tenth of a second."""
+KEY_CHARS_MIN: Final = 12
+"""A value in a query that is as long as this may be a key, and is not shown where an answer repeats it."""
+HIDDEN: Final = "[hidden]"
+_QUERY: Final = re.compile(r"""\?[^\s'"]*""")
 
 
 class FeedFailed(Exception):  # noqa: N818 - an outcome of reading
@@ -54,6 +63,22 @@ class FeedReader:
                 number = number_at(fetched.body, path)
             else:
                 number = await asyncio.to_thread(number_at, fetched.body, path)
-        except (FetchRefused, NotOneNumber, BadPath) as error:
-            raise FeedFailed(f"{feed.source}: {error}") from error
-        return FeedAnswer(number.value, number.excerpt, fetched.url, fetched.retrieved_at)
+        except FetchRefused as error:
+            # Without the URL that was asked for; the one of a redirect may carry its query on.
+            raise FeedFailed(f"{feed.source}: {without_keys(_QUERY.sub('', error.why), feed.url)}") from error
+        except (NotOneNumber, BadPath) as error:
+            raise FeedFailed(f"{feed.source}: {without_keys(str(error), feed.url)}") from error
+        return FeedAnswer(number.value, without_keys(number.excerpt, feed.url), fetched.url, fetched.retrieved_at)
+
+
+def without_keys(text: str, url: str) -> str:
+    """`text` with `HIDDEN` in place of what may be a key: each value of `KEY_CHARS_MIN` or more in the query of `url`.
+
+    It may stand there as in the URL or decoded, whole or cut at its end.
+    """
+    query = urlsplit(url).query
+    values = {value for _, value in parse_qsl(query)} | {part.partition("=")[2] for part in query.split("&")}
+    for value in sorted(values, key=len, reverse=True):
+        if len(value) >= KEY_CHARS_MIN:
+            text = re.sub(re.escape(value[:KEY_CHARS_MIN]) + r"""[^\s'",;&)}\]]*""", HIDDEN, text)
+    return text

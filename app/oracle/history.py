@@ -44,9 +44,10 @@ async def search_history(*, connection: Connection, asset_id: int, at: datetime)
         asset_id,
     )
     waiting = await connection.fetch(
-        "SELECT l.id, l.suggested_price, l.figure, v.source, v.content_hash, v.excerpt"
-        " FROM (SELECT id, suggested_price, figure FROM oracle_logs"
-        " WHERE asset_id = $1 AND method = 'SEARCH_LLM' AND outcome = 'QUARANTINED'"
+        "SELECT l.id, l.suggested_price, l.figure, l.is_rejected, v.source, v.content_hash, v.excerpt"
+        " FROM (SELECT id, suggested_price, figure, outcome = 'REJECTED' AS is_rejected FROM oracle_logs"
+        " WHERE asset_id = $1 AND method = 'SEARCH_LLM' AND verdict = 'QUARANTINED'"
+        " AND (outcome = 'QUARANTINED' OR resolution = 'REJECTED')"
         f" AND expires_at > $2 ORDER BY id DESC LIMIT {PENDING_MAX}) l{_EVIDENCE}",
         asset_id,
         at,
@@ -101,6 +102,8 @@ def _pending(rows: "list[asyncpg.Record]") -> tuple[Pending, ...]:
     for row in rows:
         evidence.setdefault(row["id"], []).append(_used(row))
     return tuple(
-        Pending(report_id, row["suggested_price"], row["figure"], tuple(evidence[report_id]))
+        Pending(
+            report_id, row["suggested_price"], row["figure"], tuple(evidence[report_id]), is_rejected=row["is_rejected"]
+        )
         for report_id, row in heads.items()
     )

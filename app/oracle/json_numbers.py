@@ -111,7 +111,7 @@ def compile_path(path: str) -> JSONPath:
         raise BadPath(f'a JSONPath has at most one ".." and two filters here; got {quoted(path)}')
     try:
         compiled = _ENVIRONMENT.compile(path)
-    except (JSONPathError, RecursionError) as error:
+    except (JSONPathError, RecursionError, OverflowError, ValueError) as error:
         raise BadPath(
             f'must be a JSONPath (RFC 9535) such as "$.data.rate"; got {quoted(path)}: {_why(error)}'
         ) from error
@@ -206,6 +206,11 @@ def _only_match(document: Json, path: JSONPath) -> JSONPathMatch:
         found = list(islice(nodes, 2))
     except JSONPathRecursionError as error:
         raise NotOneNumber(f"the document is nested deeper than {DEPTH_MAX} levels") from error
+    except (TypeError, AttributeError, ArithmeticError) as error:
+        raise NotOneNumber(
+            f"the path {str(path)[:SHOWN_PATH_LENGTH_MAX]} cannot be followed: its filter hands a function what it does"
+            " not take"
+        ) from error
     except JSONPathError as error:
         raise NotOneNumber(
             f"the path {str(path)[:SHOWN_PATH_LENGTH_MAX]} cannot be followed: {str(error).partition(chr(10))[0]}"

@@ -12,7 +12,8 @@ The rules, in their order; the first that fails decides:
 6. price = the figure, half-even to 10^-12. OUT_OF_RANGE: it is not 0.000001 to 10^9.
 7. LOW_CONFIDENCE, below `min_confidence` (with DELTA_TOO_LARGE where it is beyond the cap as well).
 8. REPEAT: every kept source has a page whose evidence an accepted reading of the same figure rested on: F is kept
-   fresh, and moves nothing. The same of a quarantined reading: REJECTED (REPEAT, DELTA_TOO_LARGE), without effect.
+   fresh, and moves nothing. The same of a quarantined reading, or of one that an admin rejected within its time:
+   REJECTED (REPEAT, DELTA_TOO_LARGE), without effect.
 9. Beyond the cap of F: QUARANTINED, DELTA_TOO_LARGE; unless it confirms a quarantined reading: prices within half of
    the cap, at least `min_sources` kept sources that share no domain and no text with that reading's evidence, and a
    move of F itself within the cap. The first reading ever moves F by its whole distance: it cannot confirm any.
@@ -217,6 +218,8 @@ def _confirmed(case: SearchCase, finding: _Finding, move: int) -> Pending | None
     if move * 100 > case.configuration.max_delta_percent:
         return None
     for pending in case.pending:
+        if pending.is_rejected:
+            continue
         independent = [source for source in finding.kept if _is_independent(case, source, pending)]
         agrees = _is_near(Fraction(finding.price), Fraction(pending.price), case)
         if agrees and len(independent) >= _min_sources(case):

@@ -22,6 +22,7 @@ from app.oracle.units import (
     Quantity,
     Unit,
     begins_quantity,
+    is_unclear_magnitude,
     known_denominators,
     known_quantities,
     magnitude_of,
@@ -138,7 +139,8 @@ def _says_percent(text: str, start: int) -> bool:
     return _PERCENT_BEFORE.search(text, max(0, start - 12), start) is not None
 
 
-_SIGNS: Final = "-−–+"
+_SIGNS: Final = "-−–+‐‑‒⁻﹣－"
+"""Hyphens and dashes that are set for a minus, the non-breaking one among them."""
 _BEFORE_SIGN: Final = " ([{\"'“‘«:;=<>~≈|/,*"
 _CURRENCY = re.compile(
     r"(?:(?<![^\W_])(?P<letters>[A-Za-z]{1,3}))?(?P<sign>[$€£¥￥₹₩₽₺₴₪₫₱₦฿₿])\Z"
@@ -217,6 +219,8 @@ def _is_glued(text: str, position: int) -> bool:
         return True
     if character == "/":
         return before in ("", " ", MASK) or before.isalpha()
+    if character == ",":
+        return before.isalnum()  # in "l,500" a letter passes for a digit
     is_separator = character in "'’" or (not character.isascii() and character not in _ODD_NEIGHBOURS)
     return is_separator and before.isdigit()
 
@@ -228,16 +232,21 @@ def _is_cut(text: str, end: int) -> bool:
         return False
     if character in "_^\\@`" + MASK or unicodedata.category(character)[0] in "MN":
         return True
-    if character == ".":
-        return behind.isalpha()
+    if character in ".,":
+        return behind.isalnum()  # "5,０00" and "5,O00" pass for 5000
     is_separator = character in "'’" or (not character.isascii() and character not in _ODD_NEIGHBOURS)
     return is_separator and behind.isdigit()
 
 
-_TOKEN = re.compile(rf"(?P<gap>[ \-]?)(?P<word>{WORD.pattern})")
+_TOKEN = re.compile(
+    rf"(?:(?<=\b[Mm]io)\.|(?<=\b[Mm]rd)\.|(?<=\b[Mm]ln)\.|(?<=\b[BbMm]n)\.)?(?P<gap>[ \-]?)(?P<word>{WORD.pattern})"
+)
+"""A word and what parts it from the one before it; the point of "5 Mio. kWh" is part of that."""
 _TOKENS_MAX: Final = PHRASE_WORDS_MAX + 2
-_SPACED_LETTERS: Final = frozenset(("m", "M", "MM", "B", "cr", "Cr"))
+_SPACED_LETTERS: Final = frozenset(("k", "K", "m", "M", "MM", "B", "cr", "Cr"))
 """Letters that are magnitudes of money behind a blank too."""
+_DOUBTFUL_LETTERS: Final = frozenset(("t", "T", "b", "G", "mi", "bi"))
+"""Letters of which nobody can say, beside a currency and behind a blank, how many thousands they are."""
 
 
 def _after(text: str, end: int, *, money: Quantity | None, unit: Unit) -> _After:
@@ -248,6 +257,8 @@ def _after(text: str, end: int, *, money: Quantity | None, unit: Unit) -> _After
     while used < 2 and (factor := _magnitude(tokens, words, used, money=money, unit=unit)) is not None:
         magnitude = factor * (magnitude or 1)
         used += 1
+    if used < len(words) and _is_doubtful(words[used:], money=money):
+        return _After(end, magnitude, (), is_noun=False, is_glued=True)
     quantities, count = _phrase(text, tokens[used:], money=money)
     is_noun = not count and used < len(words) and unit.noun is not None and singular(words[used]) == unit.noun
     is_lost = bool(tokens) and used + count == 0 and not is_noun
@@ -286,11 +297,17 @@ def _magnitude(
         return factor
     if word in ("k", "K", "M", "B"):
         is_unit = word == "K" and unit.dimension == TEMPERATURE
-        return None if is_unit or (word == "B" and not is_close) else factor
+        return None if is_unit or (word in ("K", "B") and not is_close) else factor
     # "5.3m people" and "1.2m barrels": nobody counts metres there.
     is_count = word == "m" and is_close and len(words) > 1 and tokens[1]["gap"] == " "
     is_of_unit = is_count and (singular(words[1]) == unit.noun or bool(known_quantities(words[1:2])))
     return factor if is_of_unit else None
+
+
+def _is_doubtful(words: list[str], *, money: Quantity | None) -> bool:
+    """Whether the word behind a number multiplies it by what is not known here."""
+    is_letter = words[0] in _DOUBTFUL_LETTERS and (money is not None or _is_money(words[1:]))
+    return is_letter or is_unclear_magnitude(words[0])
 
 
 def _is_money(words: list[str]) -> bool:

@@ -1,8 +1,13 @@
 """How far a reading is from F, and how far it moves F. Pure integers: prices 10^-12, percentages 10^-9 percent."""
 
+from typing import Final
+
 from app.money import RATE_UNIT, div_ceil, div_half_even
 from app.oracle.kinds import PERCENT_UNIT, Effect
 from app.pricing.model import averaged
+
+MOVE_MAX: Final = 10**18
+"""In 10^-9 of F, far beyond any cap: F can be set to 10^15 times what it was, and a move is stored in 64 bits."""
 
 
 def delta_percent(price: int, *, fundamental: int) -> int:
@@ -20,6 +25,9 @@ def fundamental_after(price: int, *, fundamental: int, effect: Effect, weight: i
 
 
 def move_of(price: int, *, fundamental: int, effect: Effect, weight: int) -> int:
-    """By how much `effect` moves F, up or down: in 10^-9 of F, rounded up, so that a sum of moves is never too low."""
+    """By how much `effect` moves F, up or down: in 10^-9 of F, at most `MOVE_MAX`.
+
+    Rounded up, so that a sum of moves is never too low.
+    """
     after = fundamental_after(price, fundamental=fundamental, effect=effect, weight=weight)
-    return div_ceil(abs(after - fundamental) * RATE_UNIT, fundamental)
+    return min(div_ceil(abs(after - fundamental) * RATE_UNIT, fundamental), MOVE_MAX)

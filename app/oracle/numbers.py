@@ -13,7 +13,20 @@ from typing import Final
 
 from app.oracle.mentions import Mention, mentions_of
 from app.oracle.numerals import masked, numerals
-from app.oracle.units import MAGNITUDES, MONEY, UNKNOWN, WORD, Unit, in_unit, magnitude_of, spelled_out
+from app.oracle.units import (
+    MAGNITUDES,
+    MONEY,
+    MONEY_MAGNITUDES,
+    RATIO,
+    TEMPERATURE,
+    UNKNOWN,
+    WORD,
+    Unit,
+    in_unit,
+    is_unclear_magnitude,
+    magnitude_of,
+    spelled_out,
+)
 
 QUOTATION_CHARS_MIN: Final = 8
 QUOTATION_CHARS_MAX: Final = 500
@@ -158,7 +171,10 @@ def _readings(text: str, unit: Unit) -> Iterator[_Reading]:
     text = masked(spelled_out(text))
     mentions = mentions_of(text, list(numerals(text)), unit)
     is_hinted = any(_is_said(mention) for mention in mentions) and _names_magnitude(text, mentions, unit.magnitude)
+    is_headed = unit.dimension not in _NEVER_HEADED and _is_headed_otherwise(text, mentions, unit.magnitude)
     for mention in mentions:
+        if is_headed and mention.magnitude is None and not mention.is_scaled:
+            continue
         yield from _values(mention, unit, is_as_written=is_hinted or not _is_said(mention))
 
 
@@ -187,6 +203,41 @@ def _names_magnitude(text: str, mentions: list[Mention], magnitude: int) -> bool
         magnitude_of(word[0]) == magnitude and words[word.end() : word.end() + 4] != " of "
         for word in WORD.finditer(words)
     )
+
+
+_NEVER_HEADED: Final = frozenset((RATIO, TEMPERATURE, "points", "concentration"))
+_HEAD = re.compile(
+    r"(?:(?P<in>\b[Ii]n (?:the )?)|(?P<money>(?:[$€£¥₹]|\b[A-Z]{3}(?![A-Z])) ?)"
+    r"|(?:^|[(\[,:;|/]|\0 ?[+~–—\-(\[]?) ?)['’]?(?=(?P<word>[^\W\d_]+|000s?)(?!\w)(?P<of> of )?)"
+)
+
+
+def _is_headed_otherwise(text: str, mentions: list[Mention], magnitude: int) -> bool:
+    """Whether the text says, apart from its numbers, that they are in thousands or millions, and not in `magnitude`.
+
+    As heads of tables say it: "(in millions)", "$bn", "USD m", "'000". Then a number is not what it looks like.
+    """
+    pieces, position = [], 0
+    for mention in mentions:
+        pieces.append(text[position : mention.start])
+        position = max(position, mention.end)
+    words = "\0".join((*pieces, text[position:]))
+    named = {factor for found in _HEAD.finditer(words) if (factor := _head_magnitude(found)) is not None}
+    return bool(named) and magnitude not in named
+
+
+def _head_magnitude(found: re.Match[str]) -> int | None:
+    """What a word in a head multiplies by, 0 where that is not clear; None for any other word."""
+    word = found["word"]
+    if word in ("000", "000s"):
+        return 1000
+    if is_unclear_magnitude(word):
+        return 0
+    if found["money"] is not None and word in MONEY_MAGNITUDES:
+        return MONEY_MAGNITUDES[word]
+    factor = magnitude_of(word)
+    is_people = found["of"] is not None and found["in"] is None  # "millions of people" says nothing of numbers
+    return None if factor is None or factor < 1000 or is_people else factor
 
 
 def _values(mention: Mention, unit: Unit, *, is_as_written: bool) -> Iterator[_Reading]:

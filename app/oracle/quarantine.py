@@ -66,10 +66,8 @@ async def resolve_quarantine(
     return report
 
 
-async def reject_quarantines(
-    *, unit: Unit, asset_id: int, reason: str, by: str, bus: Bus | None = None
-) -> list[Report]:
-    """End all quarantines of an asset without taking their prices: what they said is no answer to a new question.
+async def end_quarantines(*, unit: Unit, asset_id: int, reason: str, by: str, bus: Bus | None = None) -> list[Report]:
+    """Let all quarantines of an asset expire: what they said is no answer to a new question.
 
     For those who change the configuration; they overtake runs that are under way by themselves.
     """
@@ -79,7 +77,7 @@ async def reject_quarantines(
     rows = await unit.connection.fetch(
         "SELECT id, asset_id FROM oracle_logs WHERE asset_id = $1 AND outcome = 'QUARANTINED' ORDER BY id", asset_id
     )
-    ends = [_ended(row["id"], Resolution.REJECTED, at=at, by=by, reason=reason) for row in rows]
+    ends = [_ended(row["id"], Resolution.EXPIRED, at=at, by=by, reason=reason) for row in rows]
     return await _end(unit, ends, {row["id"]: asset_id for row in rows}, bus)
 
 

@@ -121,7 +121,10 @@ class Runner:
         async with self._database.acquire() as connection:
             known = _Known(
                 await fundamental_standing(connection=connection, asset_id=claim.asset_id),
-                await search_history(connection=connection, asset_id=claim.asset_id, at=self._now()),
+                # Reports are dated by the database's clock, which may differ from ours.
+                await search_history(
+                    connection=connection, asset_id=claim.asset_id, at=claim.claimed_at or self._now()
+                ),
             )
         self._on_step(Step.LOADED)
         found = await find_pages(

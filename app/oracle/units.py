@@ -99,12 +99,15 @@ _MEASURES: Final = (
     ("energy", "1000000", "MWh | MWH | Mwh | megawatt hour"),
     ("energy", "1000000000", "GWh | GWH | Gwh | gwh | gigawatt hour"),
     ("energy", "1000000000000", "TWh | TWH | Twh | twh | terawatt hour"),
+    ("energy", "1000000000000000", "PWh | petawatt hour"),
+    ("energy", "1/1000", "mWh | milliwatt hour"),
     ("energy", "1/3600", "J | joule"),
     ("energy", "1000/3600", "kJ | kilojoule"),
     ("energy", "1000000/3600", "MJ | megajoule"),
     ("energy", "1000000000/3600", "GJ | gigajoule"),
     ("energy", "1000000000000/3600", "TJ | terajoule"),
     ("energy", "1000000000000000/3600", "PJ | petajoule"),
+    ("energy", "1000000000000000000/3600", "EJ | exajoule"),
     ("energy", "1055.05585262/3600", "Btu | BTU | British thermal unit"),
     ("energy", "1055055852.62/3600", "MMBtu | MMBTU | mmbtu | mmBtu | million Btu | million British thermal unit"),
     ("power", "1/1000", "mW | milliwatt"),
@@ -258,6 +261,29 @@ def words_in(text: str) -> list[str]:
 def magnitude_of(word: str) -> int | None:
     """1000 for "thousand" and "Thousands"; None where the word is no magnitude."""
     return MAGNITUDES.get(singular(word))
+
+
+_UNCLEAR_WORDS: Final = (
+    "mil mill bil tril tr thou grand mille mila hundert tsd tausend millione millionen millioner millón millone milhão"
+    " milhõe milhoe milione milioni miljoen miljon miljoner milion miliony milionów milliarde milliarden milliarder"
+    " milliardo miliardo miliardi miliard miliardy miliardów miljard miljarden miljarder mld mldr md mds mdr mia mdkr"
+    " bio billione billionen billone billiard billiarde bilhão bilhõe tys tysięcy quadrillion quintillion zillion"
+    " млн млрд трлн тыс тысяч тысячи миллион миллиона миллионов миллиард миллиарда миллиардов"
+)
+"""Thousands and more in other languages and abbreviations, of which some mean different numbers in different places."""
+_UNCLEAR: Final = frozenset(_UNCLEAR_WORDS.split())
+_UNCLEAR_START: Final = "万萬億亿兆千百만억조천"
+_LETTERED_CODE = re.compile(r"([A-Z]{3})(?:k|m|mm|mn|bn|b|tn|t)|(?:[kKTMm]|Mio|Mrd|mn|bn)([A-Z]{3})")
+
+
+def is_unclear_magnitude(word: str) -> bool:
+    """Whether a word multiplies a number by what is not said for sure: "mil", "Mds", "TEUR", "USDm", "万円"."""
+    if singular(word) in _UNCLEAR or word[0] in _UNCLEAR_START:
+        return True
+    found = _LETTERED_CODE.fullmatch(word)
+    return found is not None and any(
+        quantity.dimension == MONEY for quantity in known_quantities([found[1] or found[2]])
+    )
 
 
 def begins_quantity(word: str) -> bool:

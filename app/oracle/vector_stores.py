@@ -3,14 +3,16 @@
 Nothing rests on them: what is lost is embedded again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Final, Protocol
 
 import asyncpg
 import httpx
 import orjson
 
-from app.db import Database
+from app.db import Connection, Database
+from app.oracle.answers import answer_within
 
 SECONDS_MAX: Final = 10.0
 API_VERSION: Final = "2025-10"
@@ -18,6 +20,8 @@ API_VERSION: Final = "2025-10"
 NAMESPACE: Final = "megatron-evidence"
 BATCH: Final = 100
 """Vectors of one request at most."""
+ANSWER_BYTES_MAX: Final = 64 * 2**20
+"""A hundred vectors of sixteen thousand numbers in JSON come to less."""
 _EXCERPT: Final = 200
 
 Vector = list[float]
@@ -51,7 +55,7 @@ class PostgresVectors:
     async def known(self, hashes: Sequence[str]) -> dict[str, Vector]:
         """Those of these hashes that are kept. Raises `StoreFailed`."""
         await self._make()
-        async with self._database.acquire() as connection:
+        async with self._connected() as connection:
             rows = await connection.fetch(
                 "SELECT content_hash, embedding::text AS embedding FROM oracle_embeddings"
                 " WHERE model = $1 AND content_hash = ANY($2::text[])",
@@ -63,7 +67,7 @@ class PostgresVectors:
     async def keep(self, vectors: Mapping[str, Vector]) -> None:
         """Keep these, over what is there. Raises `StoreFailed`."""
         await self._make()
-        async with self._database.acquire() as connection:
+        async with self._connected() as connection:
             await connection.execute(
                 "INSERT INTO oracle_embeddings (model, content_hash, embedding)"
                 " SELECT $1, k.content_hash, k.embedding::vector FROM unnest($2::text[], $3::text[])"
@@ -73,6 +77,15 @@ class PostgresVectors:
                 list(vectors),
                 [orjson.dumps(vector).decode() for vector in vectors.values()],
             )
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
+        """A connection on which what PostgreSQL refuses, such as a number too great for a vector, is `StoreFailed`."""
+        try:
+            async with self._database.acquire() as connection:
+                yield connection
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            raise StoreFailed(f"PostgreSQL cannot read or keep embeddings: {error}") from error
 
     async def _make(self) -> None:
         if self._is_made:
@@ -104,7 +117,7 @@ class PineconeVectors:
             timeout=SECONDS_MAX,
             trust_env=False,
             transport=transport,
-            headers={"Api-Key": key, "X-Pinecone-Api-Version": API_VERSION},
+            headers={"Api-Key": key, "X-Pinecone-Api-Version": API_VERSION, "Accept-Encoding": "identity"},
         )
 
     def __repr__(self) -> str:
@@ -126,9 +139,9 @@ class PineconeVectors:
             if isinstance(vectors, dict):
                 entries = {content_hash: vectors.get(self._id(content_hash)) for content_hash in batch}
                 found |= {
-                    content_hash: [float(value) for value in entry["values"]]
+                    content_hash: entry["values"]
                     for content_hash, entry in entries.items()
-                    if isinstance(entry, dict) and isinstance(entry.get("values"), list)
+                    if isinstance(entry, dict) and _is_vector(entry.get("values"))
                 }
         return found
 
@@ -154,10 +167,16 @@ class PineconeVectors:
         json: Mapping[str, object] | None = None,
     ) -> dict[str, object]:
         try:
-            answer = await self._client.request(method, f"{self._url}{path}", params=tuple(params), json=json)
+            request = self._client.build_request(method, f"{self._url}{path}", params=tuple(params), json=json)
+            answer = await answer_within(self._client, request, seconds_max=SECONDS_MAX, bytes_max=ANSWER_BYTES_MAX)
             if answer.status_code != httpx.codes.OK:
                 raise StoreFailed(f"Pinecone answered {answer.status_code} to {path}: {answer.text[:_EXCERPT]}")
             content = orjson.loads(answer.content)
         except (httpx.HTTPError, orjson.JSONDecodeError) as error:
             raise StoreFailed(f"Pinecone at {self._url} did not answer {path} as it should: {error!r}") from error
         return content if isinstance(content, dict) else {}
+
+
+def _is_vector(values: object) -> bool:
+    """Whether a service's answer has numbers here, and nothing else: what is none is embedded again."""
+    return isinstance(values, list) and all(type(value) is float or type(value) is int for value in values)

@@ -35,6 +35,8 @@ POLL_SECONDS: Final = 1.0
 """Between looks at what is due, at most."""
 POLL_PAUSE_SECONDS: Final = 0.005
 """The least between two."""
+FEED_SHARE: Final = 4
+"""One of so many runs at once is a feed's alone: feeds go on while all searches wait for a slow provider."""
 MARGIN_SECONDS: Final = {True: 30, False: 10}
 """By how much a run's deadline is before the end of its claim, for searches and for feeds: recording takes time too."""
 TOGETHER_SECONDS: Final = 0.02
@@ -124,6 +126,7 @@ class OracleWorker:
         self._bus = bus
         self._runner = runner
         self._concurrency = concurrency
+        self._searches_max = max(concurrency - concurrency // FEED_SHARE, 1)
         self._budgets = budgets
         self._metrics = metrics or OracleMetrics()
         self._on_step = on_step
@@ -143,6 +146,11 @@ class OracleWorker:
     def running(self) -> int:
         """Runs under way."""
         return len(self._runs)
+
+    @property
+    def _searching(self) -> int:
+        """Searches that are under way or not yet recorded."""
+        return sum(claim.is_search for claim in self._held.values())
 
     def stop(self) -> None:
         """Drop the runs under way, release their claims, end."""
@@ -195,7 +203,8 @@ class OracleWorker:
 
     async def claim(self, connection: Connection, *, room: int) -> float:
         """Claim up to `room` runs that are due, and begin them; seconds until there may be more."""
-        claimed = await claims.claim(connection=connection, limit=room, factor=self._factor)
+        searches = min(self._searches_max - self._searching, room)
+        claimed = await claims.claim(connection=connection, limit=room, searches=searches, factor=self._factor)
         self.figures.claimed += len(claimed)
         for claim in claimed:
             self._held[claim.asset_id, claim.run_id] = claim
@@ -204,7 +213,8 @@ class OracleWorker:
             task.add_done_callback(self._run_ended)
         if len(claimed) == room:
             return POLL_SECONDS
-        seconds = await claims.seconds_until_due(connection=connection)
+        with_searches = self._searching < self._searches_max
+        seconds = await claims.seconds_until_due(connection=connection, with_searches=with_searches)
         return POLL_SECONDS if seconds is None else min(seconds, POLL_SECONDS)
 
     def _run_ended(self, task: asyncio.Task[None]) -> None:
@@ -275,7 +285,7 @@ class OracleWorker:
             for failure in failed:
                 _log.warning("oracle.run_failed", asset_id=failure.claim.asset_id, error=failure.detail[:200])
                 self._metrics.failed(failure.claim)
-        if len(self._held) >= self._concurrency:
+        if len(self._held) >= self._concurrency or self._searching >= self._searches_max:
             self._wake.set()
         for ended in batch:
             self._held.pop((ended.claim.asset_id, ended.claim.run_id), None)

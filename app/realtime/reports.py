@@ -215,6 +215,7 @@ class ReportReader(BaseReader):
                     self.position, self._has_begun = after, True
                     return
                 at, told = await stream.snapshot()
+                await stream.look_for_assets()
         except DATABASE_ERRORS:
             await asyncio.sleep(RETRY_SECONDS)
             return
@@ -235,6 +236,7 @@ class ReportReader(BaseReader):
         try:
             async with asyncio.timeout(DATABASE_SECONDS_MAX), self.shared.reads:
                 told = await stream.read(after, self.group.asset_ids)
+                await stream.look_for_assets()
         except DATABASE_ERRORS:
             await asyncio.sleep(RETRY_SECONDS)
             return
@@ -248,14 +250,14 @@ class ReportReader(BaseReader):
 
 
 class ReportStream:
-    """All groups of readers of reports. `look_for_assets` learns which assets are drafts, before anything of them is
-    sent."""
+    """All groups of readers of reports. `look_for_assets` learns which assets are drafts: whenever reports have been
+    read, before they are sent, so that those of an asset that was opened a moment before are not passed over."""
 
     def __init__(self, shared: Shared, *, look_for_assets: Callable[[], Awaitable[None]]) -> None:
         self.shared = shared
         self.head = 0
         """The last position that was looked at."""
-        self._look_for_assets = look_for_assets
+        self.look_for_assets = look_for_assets
         self._lock = asyncio.Lock()
         """Held while the head moves, so that nothing is sent twice."""
         self._groups: dict[Hashable, ReportGroup] = {}
@@ -320,11 +322,11 @@ class ReportStream:
     async def take_in(self) -> None:
         """Take in what is new, and tell everybody. Raises what a database that is away raises."""
         async with self._lock:
-            await self._look_for_assets()
             while True:
                 told, reached = await self._next()
                 if reached <= self.head:
                     return
+                await self.look_for_assets()
                 if told is None and self._is_followed:
                     continue  # Somebody has come to the head meanwhile, and waits for what follows it.
                 # Nothing is awaited from here on until everybody has it.

@@ -175,7 +175,7 @@ BAD_FORMS: Mapping[str, tuple[OracleForm, str, str]] = {
     ),
     "no column": (feeds(series_form(column=None)), "input.feeds.0.column", "column is missing: it goes with series."),
     "two alike": (
-        feeds(url_form(), series_form(), url_form(url="http://rain.example/now.json?a=2", scale="2")), "input.feeds.2",
+        feeds(url_form(), series_form(), url_form(scale="2")), "input.feeds.2",
         "feeds 0 and 2 are one source, 'rain.example/now.json#$.mm': give each feed a source of its own (host, path "
         "and jsonPath, or series and column).",
     ),
@@ -268,9 +268,18 @@ def test_a_private_address_is_refused_where_it_could_not_be_read_and_taken_where
 
 
 def test_a_public_address_is_taken() -> None:
-    taken = parsed_configuration(feeds(url_form(url="http://93.184.215.14:8080/x?y=1#z")), allow_private=False)
+    taken = parsed_configuration(feeds(url_form(url="http://93.184.215.14:443/x?y=1#z")), allow_private=False)
     assert isinstance(taken, FeedsConfiguration)
-    assert taken.feeds[0].url == "http://93.184.215.14:8080/x?y=1#z"
+    assert taken.feeds[0].url == "http://93.184.215.14:443/x?y=1#z"
+
+
+def test_a_port_that_nothing_is_fetched_from_is_refused_where_it_could_not_be_read() -> None:
+    form = feeds(url_form(url="https://rain.example:8443/now.json"))
+    with pytest.raises(Refused) as refused:
+        parsed_configuration(form, allow_private=False)
+    assert refused.value.refusal.field == ("input", "feeds", "0", "url")
+    assert refused.value.refusal.message == "url names the port 8443: feeds come from the ports 80 and 443 only."
+    assert isinstance(parsed_configuration(form, allow_private=True), FeedsConfiguration)
 
 
 @pytest.mark.parametrize("path", ["", "$.", "$.a[", "$..a..b", "$.a | $.b", "$[?match(@.a, 'x')]", "x" * 501])
@@ -329,7 +338,7 @@ async def test_another_configuration_takes_the_place_of_the_first(database: Data
     [replay] = await fetch(database, "SELECT * FROM series_replays WHERE asset_id = $1", asset_id)
     assert (replay["series"], replay["column"], replay["position_ms"]) == ("seattle-weather", "temp_max", 0)
     [report] = await fetch(database, "SELECT outcome, resolution FROM oracle_logs WHERE id = $1", quarantined.id)
-    assert tuple(report) == ("REJECTED", "REJECTED")
+    assert tuple(report) == ("REJECTED", "EXPIRED")
     last = (await logged(database, f"Asset:{asset_id}"))[-1]
     assert (last[0], last[3]["oracle"]["kind"], last[4]["oracle"]["kind"]) == ("oracleConfigure", "search", "feeds")  # type: ignore[index]
     assert last[4]["cadenceSeconds"] == 7  # type: ignore[index]

@@ -20,7 +20,7 @@ from app.demo.stand_in.months import BEGAN, MONTH_SECONDS, Figure, Known, known_
 from app.demo.stand_in.pages import FOOTER, PUBLISHERS, page
 from app.demo.stand_in.reader import BAD_ONE_IN, answer, latest, read_prompt
 from app.demo.stand_in.server import application
-from app.oracle.cases import Page, SearchCase
+from app.oracle.cases import Page, SearchCase, UsedEvidence, content_hash
 from app.oracle.configuration import SearchConfiguration
 from app.oracle.html_text import html_to_text
 from app.oracle.judgement import judge_search
@@ -33,6 +33,7 @@ MARCH = Known(
     latest=Figure(2011, 3, 734),
     earlier=(Figure(2011, 2, 729), Figure(2011, 1, 725)),
     year_ago=Figure(2010, 3, 700),
+    replay=7,
 )
 MONTHS = 120
 
@@ -61,7 +62,7 @@ def test_months_pass_one_by_one_to_the_last_and_back() -> None:
 
 def test_what_is_known_is_the_real_figure_with_those_before_it() -> None:
     first = known_at(BEGAN)
-    assert first == Known(Figure(2006, 1, 656), (), None)
+    assert first == Known(Figure(2006, 1, 656), (), None, 0)
     later = known_at(BEGAN + timedelta(seconds=13 * MONTH_SECONDS))
     assert later.latest.when == "February 2007"
     assert [figure.when for figure in later.earlier] == [
@@ -70,17 +71,23 @@ def test_what_is_known_is_the_real_figure_with_those_before_it() -> None:
     assert later.year_ago == Figure(2006, 2, 662)
 
 
+def test_each_way_through_the_series_has_a_number_of_its_own() -> None:
+    way = MONTH_SECONDS * (MONTHS - 1)
+    at = [known_at(BEGAN + timedelta(seconds=seconds)).replay for seconds in (0, way - 1, way, 2 * way, 1_000 * way)]
+    assert at == [0, 0, 1, 2, 0]
+
+
 # ------------------------------------------------------------------------------------------------ pages
 def test_each_publisher_tells_the_figure_in_its_own_way() -> None:
     texts = {publisher.host: text_of(page(publisher, MARCH)) for publisher in PUBLISHERS}
     assert tuple(texts) == HOSTS
     for host, words in {
-        "figures.example": "March 2011\t\t734\nFebruary 2011\t\t729",
-        "gazette.example": "Employment in mining and logging rose to 734,000 in March 2011, from 729,000 in February",
-        "bulletin.example": "In March 2011, 734 thousand employees were on mining and logging payrolls, from 729",
-        "ledger.example": "Mining and logging employed 0.734 million people in March 2011, from 0.729 million in",
-        "herald.example": "734,000 employees worked in US mining and logging in March 2011",
-        "courier.example": "US mining and logging counted 734 thousand jobs in March 2011.",
+        "figures.example": "March 2011 (replay 7)\t\t734\nFebruary 2011\t\t729",
+        "gazette.example": "Employment in mining and logging rose to 734,000 in March 2011 (replay 7), from 729,000",
+        "bulletin.example": "In March 2011 (replay 7), 734 thousand employees were on mining and logging payrolls,",
+        "ledger.example": "Mining and logging employed 0.734 million people in March 2011 (replay 7), from 0.729",
+        "herald.example": "734,000 employees worked in US mining and logging in March 2011 (replay 7), according",
+        "courier.example": "US mining and logging counted 734 thousand jobs in March 2011 (replay 7).",
     }.items():
         assert words in texts[host]
     assert "734" not in texts["rigs.example"]
@@ -119,7 +126,9 @@ def prompted(known: Known, *, fundamental: int, hosts: tuple[str, ...] = HOSTS) 
     return pages, [message["content"] for message in prompt.messages]
 
 
-def judged(known: Known, *, fundamental: int, hosts: tuple[str, ...] = HOSTS) -> Verdict:
+def judged(
+    known: Known, *, fundamental: int, hosts: tuple[str, ...] = HOSTS, used: tuple[UsedEvidence, ...] = ()
+) -> Verdict:
     """What the oracle's own rules make of the model's answer."""
     pages, messages = prompted(known, fundamental=fundamental, hosts=hosts)
     case = SearchCase(
@@ -131,7 +140,7 @@ def judged(known: Known, *, fundamental: int, hosts: tuple[str, ...] = HOSTS) ->
         pages=tuple(pages),
         duplicates=(),
         output=answer(messages),
-        used=(),
+        used=used,
         pending=(),
         moved=0,
         max_moves=10**10,
@@ -147,7 +156,7 @@ def test_it_reads_the_latest_month_from_every_page_that_tells_of_it() -> None:
     told = latest(read)
     assert [one.url for one in told] == [publisher.url for publisher in PUBLISHERS[:6]]
     assert {(one.when, one.thousands) for one in told} == {((2011, 3), Fraction(734))}
-    assert told[0].quotation == "March 2011 734"
+    assert told[0].quotation == "March 2011 (replay 7) 734"
 
 
 def test_about_one_answer_in_twelve_is_refused_by_the_oracle_and_the_others_are_right() -> None:
@@ -172,6 +181,21 @@ def test_it_reads_every_month_of_the_series_right(month: int) -> None:
         ]
         prices = {verdict.price for verdict in verdicts if verdict.outcome is OracleOutcome.ACCEPTED}
         assert prices == {known.latest.thousands * 10**12}
+
+
+def test_a_month_is_a_repeat_within_its_replay_and_news_in_the_next_one() -> None:
+    forth, turn, back = (known_at(BEGAN + timedelta(seconds=MONTH_SECONDS * number)) for number in (118, 119, 120))
+    assert (forth.latest, turn.latest, back.latest) == (Figure(2015, 11, 755), Figure(2015, 12, 745), forth.latest)
+    price = 755 * 10**12
+    good = [number for number in range(price, price + 6) if judged(forth, fundamental=number).counted]
+    taken, (pages, _) = judged(forth, fundamental=good[0]), prompted(forth, fundamental=good[0])
+    used = tuple(
+        UsedEvidence(HOSTS[index], "755", content_hash(pages[index].text), taken.quotations[index] or "")
+        for index in taken.counted
+    )
+    assert judged(forth, fundamental=good[1], used=used).reasons == (Reason.REPEAT,)
+    verdicts = [judged(back, fundamental=number, used=used) for number in range(price, price + 6)]
+    assert {verdict.price for verdict in verdicts if verdict.outcome is OracleOutcome.ACCEPTED} == {price}
 
 
 def test_asked_of_anything_else_it_says_that_it_cannot_tell() -> None:

@@ -416,10 +416,11 @@ IN_PRICES = [
     ),
     Corruption(
         "stream_heads: position", "stream_head.position",
-        "UPDATE stream_heads SET \"position\" = \"position\" + 1 RETURNING 'StreamHead:ticks'",
+        "UPDATE stream_heads SET \"position\" = \"position\" + 1 WHERE stream = 'ticks' RETURNING 'StreamHead:ticks'",
     ),
     Corruption(
-        "stream_heads: deleted", "stream_head.position", "DELETE FROM stream_heads RETURNING 'StreamHead:ticks'"
+        "stream_heads: deleted", "stream_head.position",
+        "DELETE FROM stream_heads WHERE stream = 'ticks' RETURNING 'StreamHead:ticks'"
     ),
     Corruption(
         "oracle_events: seq", "oracle_event.seq",

@@ -122,6 +122,7 @@ INDEXES = {
     "oracle_logs_moves_idx": "oracle_logs USING btree (asset_id, at)"
     " WHERE ((method = 'SEARCH_LLM'::text) AND (event_seq IS NOT NULL))",
     "oracle_logs_quarantined_idx": "oracle_logs USING btree (asset_id, id) WHERE (outcome = 'QUARANTINED'::text)",
+    "oracle_logs_verdict_idx": "oracle_logs USING btree (asset_id, id) WHERE (verdict = 'QUARANTINED'::text)",
     "oracles_due_idx": "oracles USING btree (due_at)",
     "orders_account_id_idx": "orders USING btree (account_id, id)",
     "orders_open_idx": "orders USING btree (account_id, id)"

@@ -28,8 +28,8 @@ def texts_of(of: SearchCase) -> dict[str, str]:
 
 def test_a_case_is_stored_as_canonical_json() -> None:
     assert encode_case(FEEDS) == (
-        '{"at":"2026-03-14T12:00:00.000001+00:00","fresh_seconds":60,"fundamental":100000000000000,"is_first":false,'
-        '"kind":"feeds","min_feeds":1,"policy":1,"readings":[{"at":"2026-03-14T12:00:00+00:00",'
+        '{"at":"2026-03-14T12:00:00.000001+00:00","fresh_seconds":60,"fundamental":100000000000000,'
+        '"fundamental_weight":200000000,"is_first":false,"kind":"feeds","min_feeds":1,"policy":1,"readings":[{"at":"2026-03-14T12:00:00+00:00",'
         '"max_delta_percent":10000000000,"offset":"0","samples":[["2026-03-14T11:59:57+00:00","101"]],"scale":"1",'
         '"source":"rates","twap_minutes":5,"value":"102"}]}'
     )

@@ -78,6 +78,23 @@ async def test_requested_runs_come_first_then_the_most_overdue_by_its_cadence(ow
     assert found == [asked, quick, slow]
 
 
+async def test_so_many_searches_are_claimed_and_feeds_besides(own: Database) -> None:
+    first, second, feed = await assets(own, 3)
+    await new_oracle(own, first, configuration=SEARCH, cadence_seconds=300, due_in=-600)
+    await new_oracle(own, second, configuration=SEARCH, cadence_seconds=300, due_in=-300)
+    await new_oracle(own, feed, due_in=-1)
+    async with own.acquire() as connection:
+        claimed = await claims.claim(connection=connection, limit=3, searches=1)
+        assert sorted(each.asset_id for each in claimed) == [first, feed]
+        assert await claims.claim(connection=connection, limit=3, searches=0) == []
+        # What may not be claimed is nothing to wait for.
+        seconds = await claims.seconds_until_due(connection=connection, with_searches=False)
+        assert seconds is not None
+        assert 20 < seconds <= 30
+        assert await claims.seconds_until_due(connection=connection) == 0.0
+        assert [each.asset_id for each in await claims.claim(connection=connection, limit=3)] == [second]
+
+
 async def test_a_request_counts_once_and_again_when_it_comes_during_a_run(own: Database) -> None:
     (asset_id,) = await assets(own, 1)
     await new_oracle(own, asset_id, due_in=50)

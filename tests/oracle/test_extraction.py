@@ -186,6 +186,48 @@ async def test_a_cancelled_page_leaves_no_answer_to_the_next(extractor: Extracto
     assert await extractor.extract(page("<p>6")) == Extracted(None, "6")
 
 
+async def test_a_page_cancelled_again_while_its_child_ends_gives_its_turn_back(extractor: Extractor) -> None:
+    [pid] = extractor.child_pids
+    os.kill(pid, signal.SIGSTOP)
+    task = asyncio.create_task(extractor.extract(page("<p>5")))
+    await asyncio.sleep(0)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], asyncio.CancelledError)
+    async with asyncio.timeout(20):
+        assert await extractor.extract(page("<p>6")) == Extracted(None, "6")
+    expect_gone(pid)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"{", "its text came as no JSON"),
+        (b"[]", "its answer is neither a text nor an error"),
+        (b"{}", "its answer is neither a text nor an error"),
+        (b'{"text": 5}', "its answer is neither a text nor an error"),
+        (b'{"text": "5", "title": ["5"]}', "its answer is neither a text nor an error"),
+    ],
+)
+async def test_a_child_that_a_page_has_taken_over_answers_nothing_else(
+    answer: bytes, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = tmp_path / "child"
+    child.write_text(
+        f"#!{sys.executable}\nimport sys\nfor part in ({b'ready' + bytes((10,))!r}, {len(answer).to_bytes(4, 'big')!r},"
+        f" {answer!r}):\n    sys.stdout.buffer.write(part)\nsys.stdout.flush()\nsys.stdin.read()\n"
+    )
+    child.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(child))
+    extractor = Extractor()
+    try:
+        with pytest.raises(ExtractionFailed, match=why):
+            await extractor.extract(page("<p>5"))
+    finally:
+        await extractor.stop()
+
+
 async def test_more_children_work_at_once() -> None:
     extractor = Extractor(children=3)
     try:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from app.oracle.configuration import FeedConfiguration
-from app.oracle.feeds import FeedFailed, FeedReader
+from app.oracle.feeds import FeedFailed, FeedReader, without_keys
 from app.oracle.fetching import Fetcher
 
 
@@ -70,7 +70,7 @@ async def test_a_long_document_is_read_all_the_same(reader: FeedReader) -> None:
 async def test_what_was_found_instead_of_a_number_is_told_with_the_feeds_name(reader: FeedReader) -> None:
     async with serving(b'{"data": {"rate": "n/a"}}') as url:
         source = feed(url).source
-        assert source.endswith("/ticker#$.data.rate")
+        assert source.endswith("/ticker?40a3dfdb#$.data.rate")
         assert await why_not(reader, feed(url)) == (
             f"{source}: found the text 'n/a', which is no plain decimal at $['data']['rate'], where a number must stand"
         )
@@ -99,6 +99,37 @@ async def test_a_server_that_is_away_and_an_address_that_is_forbidden_are_told(r
         careful = FeedReader(Fetcher(allow_private=False, hosts={}))
         assert feed(url).source in await why_not(careful, feed(url))
     assert feed(url).source in await why_not(reader, feed(url))
+
+
+SECRET = "k3y/of-a+customer"
+
+
+@pytest.mark.parametrize("query", [f"apikey={SECRET}", "pair=x&apikey=k3y%2Fof-a%2Bcustomer"])
+async def test_keys_in_queries_are_told_to_nobody(reader: FeedReader, query: str) -> None:
+    async def told(body: bytes, **answer: str) -> str:
+        async with serving(body, **answer) as address:
+            asked = feed(address.replace("pair=x", query))
+            try:
+                said = (await reader.read(asked)).excerpt
+            except FeedFailed as failed:
+                said = failed.detail
+            return said.removeprefix(f"{asked.source}: ")
+
+    assert await told(b"{}", status="503 Service Unavailable") == "its status is 503"
+    echo = {"status": f"302 Found\r\nLocation: ftp://feed.example/ticker?{query}"}
+    assert await told(b"{}", **echo) == (
+        "it was sent on to 'ftp://feed.example/ticker': its scheme is 'ftp', and only http and https are fetched"
+    )
+    body = f'{{"data": {{"rate": 5, "for": "{SECRET}"}}}}'.encode()
+    assert await told(body) == '$[\'data\'][\'rate\'] = 5; in {"rate": 5, "for": "[hidden]"}'
+    assert await told(f'{{"data": {{"rate": "{SECRET}"}}}}'.encode()) == (
+        "found the text '[hidden]', which is no plain decimal at $['data']['rate'], where a number must stand"
+    )
+
+
+def test_what_is_too_short_for_a_key_or_was_cut_is_told_apart() -> None:
+    url = "https://feed.example/x?pair=wheat&key=0123456789abcdef"
+    assert without_keys("wheat 0123456789abc... 0123456789a", url) == "wheat [hidden] 0123456789a"
 
 
 async def test_a_series_is_not_read_over_http(reader: FeedReader) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import gzip
+import socket
+import threading
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 
 from app.oracle.addresses import why_not_public
 from app.oracle.bodies import BadBody, body_decoder
+from app.oracle.connecting import LOOKUPS_MAX, system_addresses
 from app.oracle.fetching import FEED_ACCEPT, PAGE_ACCEPT, USER_AGENT, Fetched, Fetcher, FetchRefused
 from tests.oracle.certificates import make_server_context
 from tests.oracle.web_server import PUBLIC_ADDRESS, Names, Request, RoutedSockets, WebServer, answer, pieces, redirect
@@ -448,6 +451,32 @@ async def test_a_resolver_without_an_answer_is_given_up(server: WebServer) -> No
     await expect_refused(fetcher, "http://a.example/", "it did not answer in time (ConnectTimeout)")
     await expect_refused(fetcher, "http://a.example/", "it took longer than 0.04 seconds", seconds_max=0.04)
     assert server.connections == 0
+
+
+async def test_names_that_are_never_resolved_hold_up_no_other_and_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        if host == "slow.example":
+            answered.wait(30.0)
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return [(None, None, None, "", (PUBLIC_ADDRESS, port)), (None, None, None, "", (PUBLIC_ADDRESS, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    slow = [asyncio.create_task(system_addresses("slow.example", 80)) for _ in range(LOOKUPS_MAX - 1)]
+    try:
+        await asyncio.sleep(0)
+        assert await system_addresses("quick.example", 443) == (PUBLIC_ADDRESS,)
+        slow.append(asyncio.create_task(system_addresses("slow.example", 80)))
+        await asyncio.sleep(0)
+        slow[0].cancel()
+        with pytest.raises(OSError, match="128 host names are being looked up already"):
+            await system_addresses("quick.example", 443)
+    finally:
+        answered.set()
+    found = await asyncio.gather(*slow, return_exceptions=True)
+    assert [type(each) for each in found] == [asyncio.CancelledError] + [socket.gaierror] * (LOOKUPS_MAX - 1)
+    assert await system_addresses("quick.example", 443) == (PUBLIC_ADDRESS,)
 
 
 async def test_a_cancelled_fetch_leaves_no_connection_and_gives_its_turn_back(server: WebServer) -> None:

@@ -100,10 +100,20 @@ def test_a_path_that_comes_by_too_much_is_given_up() -> None:
 
 
 @pytest.mark.parametrize(
+    ("document", "path"),
+    [('{"a": 1}', "$[?count(@) > 0]"), ('["x", {"b": 2}]', "$[?value(@) == length(@['b'])]")],
+)
+def test_a_filter_that_cannot_be_made_sense_of_finds_nothing(document: str, path: str) -> None:
+    assert why_not(document, path) == (
+        f"the path {path} cannot be followed: its filter hands a function what it does not take"
+    )
+
+
+@pytest.mark.parametrize(
     "path",
     [
         "", "a", "$.a ", "$.a.", "$[", "$.a | $.b", "$..a..b", "$[?@.a][?@.b][?@.c]", '$[?match(@.a, "x+")]',
-        '$[?search(@.a, "x")]', "$" + "[0]" * 200, "$[9007199254740993]",
+        '$[?search(@.a, "x")]', "$" + "[0]" * 200, "$[9007199254740993]", "$[?@ == 1e999]", "$[?:1.50$]",
     ],
 )  # fmt: skip
 def test_what_is_no_path_or_could_take_for_ever_is_refused_quoting_it(path: str) -> None:

@@ -63,6 +63,14 @@ def test_two_sources_that_agree_move_f_by_a_fifth_of_the_way() -> None:
     )
 
 
+def test_an_asset_with_another_b_moves_by_its_own() -> None:
+    assert judge_search(replace(TWO, fundamental_weight=1_000_000_000)).move == 30_000_000
+    assert judge_search(replace(TWO, fundamental_weight=1)).move == 1
+    nearly = replace(TWO, moved=230_000_000, max_moves=250_000_000)
+    assert judge_search(replace(nearly, fundamental_weight=500_000_000)).outcome is ACCEPTED
+    assert judge_search(replace(nearly, fundamental_weight=1_000_000_000)).outcome is OracleOutcome.QUARANTINED
+
+
 def test_the_first_reading_sets_f_within_the_caps() -> None:
     verdict = judge_search(replace(TWO, is_first=True))
     assert (verdict.outcome, verdict.effect, verdict.move) == (ACCEPTED, Effect.SET, 30_000_000)
@@ -405,6 +413,15 @@ def test_independent_sources_confirm_a_quarantined_reading() -> None:
     verdict = judge_search(saying((C, "130"), (D, "134"), price=132, pending=(FAR_PENDING,)))
     assert (verdict.outcome, verdict.reasons, verdict.confirms) == (ACCEPTED, (), 7)
     assert (verdict.effect, verdict.price, verdict.move) == (Effect.MOVE, 132 * PRICE_UNIT, 64_000_000)
+
+
+def test_what_an_admin_rejected_can_be_repeated_and_not_confirmed() -> None:
+    rejected = (replace(FAR_PENDING, is_rejected=True),)
+    again = judge_search(replace(FAR, pending=rejected))
+    assert (again.outcome, again.reasons) == (REJECTED, (Reason.REPEAT, Reason.DELTA_TOO_LARGE))
+    assert again.effect is Effect.NONE
+    verdict = judge_search(saying((C, "130"), (D, "134"), price=132, pending=rejected))
+    assert (verdict.outcome, verdict.confirms) == (QUARANTINED, None)
 
 
 def test_sources_that_spoke_before_do_not_confirm() -> None:

@@ -183,6 +183,13 @@ def test_spelled_magnitudes_multiply(text: str, expected: str) -> None:
         ("(1.2 million)", "-1200000 1200000"),
         ("(-1.2)", "-1.2"),
         ("(1.2 and more)", "1.2"),
+        ("\u20115", "-5"),
+        ("\u20105", "-5"),
+        ("\u20125", "-5"),
+        ("\uff0d5", "-5"),
+        ("\ufe635", "-5"),
+        ("rose \u20115", "-5"),
+        ("x\u20115", ""),
     ],
 )
 def test_signs(text: str, expected: str) -> None:
@@ -203,6 +210,7 @@ def test_signs(text: str, expected: str) -> None:
         "12 May 2023, May 12, 2023, 1st of May 2023, Sept. 3 2021",
         "7O1 1l0 7О1 l00",
         "２３４ ٧٣٤ ७३४ 1２3 ２34 𝟕𝟑𝟒 ７,３４ 1²",
+        "5.０ 5,０00 5,O00 5,l00 l,500 O,500 ５,000",
         "1，234 1٬234 1٫5 1·5 1．5 1‚234 5ʼ000",
         "7\u0338 3\u0336 4\u20e3",
         "734_735 734@ #734 $%20 a_734 \\734 ^734",
@@ -218,6 +226,46 @@ def test_signs(text: str, expected: str) -> None:
 )
 def test_what_is_no_number(text: str) -> None:
     expect_numbers("items", text, "")
+
+
+@pytest.mark.parametrize(
+    ("unit", "text", "expected"),
+    [
+        ("EUR", "5 k€, 6 k €, 7 k EUR, €8 k", "5000 6000 7000 8000"),
+        ("EUR", "5 T€, 6 TEUR, 7 kEUR, 8 MEUR, 9 EURm, TEUR 10", ""),
+        ("EUR", "5 Mrd. €", "5000000000"),
+        ("EUR", "5 Tsd. €, 6 Millionen Euro, 7 mil millones de euros, 8 mld euro, 9 Mds €, €5 bilhões", ""),
+        ("USD", "$1.2 mil, $1.2 bil, $1.2 Mil., $1.2 T, $1.2 thou, $1.2 grand", ""),
+        ("USD", "$1.2 T", ""),
+        ("CNY", "5 万元, 6 亿元, 7万元", ""),
+        ("employees", "159 k employees", "159000"),
+        ("employees", "159 tsd employees, 5 mil. employees", ""),
+        ("GWh", "5 Mio. kWh", "5"),
+        ("GWh", "5 Mrd. kWh", "5000"),
+        ("GWh", "5 PWh", "5000000"),
+        ("USD", "Revenue ($ million) 734", ""),
+        ("USD", "Revenue (in millions): 734", ""),
+        ("USD", "In thousands of dollars: 734", ""),
+        ("USD", "USDm 734", ""),
+        ("USD", "USD m 734", ""),
+        ("USD", "$bn 734", ""),
+        ("USD", "US$'000 734", ""),
+        ("USD", "$5 (million)", ""),
+        ("USD", "5+ million", ""),
+        ("USD", "5 – million", ""),
+        ("USD", "(in millions) $734 million", "734000000"),
+        ("USD", "Used by millions, oil costs $80.15", "80.15"),
+        ("USD", "In the hands of millions of people: $5", "5"),
+        ("%", "Employment in thousands rose 3.7%", "3.7"),
+        ("employees", "Employees (thousands): 159,301", ""),
+        ("thousand employees", "Employees (thousands): 159,301", "159301 159.301"),
+        ("thousand employees", "Employees (millions): 159.3", ""),
+        ("million USD", "Revenue (USD bn): 734", ""),
+        ("million USD", "Revenue (USD m): 734", "734 0.000734"),
+    ],
+)
+def test_what_multiplies_a_number_is_never_left_out(unit: str, text: str, expected: str) -> None:
+    expect_numbers(unit, text, expected)
 
 
 def test_invisible_characters_do_not_split_a_number() -> None:

@@ -89,6 +89,13 @@ async def test_an_override_sets_f_and_holds_it_until_it_ends(database: Database)
     assert await method_of(database, claim.asset_id) is OracleMethod.OVERRIDE
 
 
+async def test_f_may_be_set_from_the_least_price_to_the_greatest(database: Database) -> None:
+    claim = await new_oracle(database, base_price="0.000001")
+    report = await override(database, claim.asset_id, 10**21)
+    assert (report.fundamental_before, report.suggested_price) == (10**6, 10**21)
+    assert (report.move, report.delta_percent) == (10**18, (10**17 - 100) * 10**9)
+
+
 async def test_a_run_that_was_under_way_is_not_recorded(database: Database) -> None:
     claim = await new_oracle(database)
     await override(database, claim.asset_id, seconds=60)

@@ -4,7 +4,7 @@ and begins again by itself. Minutes pass on a clock of the test's own."""
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 import structlog
 
+from app.bus import Bus
 from app.db import Database
 from app.oracle.guard import BreakerState, BudgetSpent, Policy, ProviderFailed, ProviderMisconfigured, Timing
 from app.oracle.prompts import Prompt
 from app.oracle.providers import PROVIDERS, Providers, open_providers
+from app.oracle.similarity import Embeddings
 from tests.conftest import make_settings
 from tests.oracle.provider_server import MODEL, SEARCH, Answer, ProviderServer, organic, provider_server
+from workers.hosting import Host
+from workers.oracle import _similarity
 
 SERPER_KEY, MODEL_KEY = "serper-key-never-seen-1", "hf_key_never_seen_2"
 HASTY = Policy(seconds_max=0.6, attempt_seconds_max=0.2)
@@ -295,6 +299,18 @@ async def test_a_key_or_an_address_of_ones_own_configures_a_provider(
         name in configured for name in ("serper", "huggingface", "embeddings")
     ]
     await providers.aclose()
+
+
+async def test_texts_are_compared_by_the_endpoint_whose_breaker_is_told(database: Database) -> None:
+    settings = make_settings(huggingface_api_key="k", huggingface_embedding_model="some/model")
+    providers = await open_providers(settings, database, None)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(providers.aclose)
+        similarity = _similarity(Host(settings, database, None, Bus(None), "here"), providers, stack)
+        assert similarity is not None
+        assert isinstance(similarity._embedder, Embeddings)
+        assert similarity._embedder.endpoint is providers.embeddings
+        assert similarity._embedder.endpoint.guard.breaker is providers.breakers["embeddings"]
 
 
 async def test_what_cannot_be_used_is_named_at_the_start(database: Database) -> None:

@@ -9,7 +9,7 @@ from app.db import Database
 from app.errors import ErrorCode, Refused
 from app.oracle.kinds import OracleOutcome
 from app.oracle.overrides import set_override
-from app.oracle.quarantine import expire_quarantines, reject_quarantines, resolve_quarantine
+from app.oracle.quarantine import end_quarantines, expire_quarantines, resolve_quarantine
 from app.oracle.report_reads import report_head, reports_by_id
 from app.oracle.report_rows import Report, Resolution
 from app.pricing.oracle_events import OracleEventKind, events_after
@@ -190,22 +190,22 @@ async def test_as_many_expire_at_once_as_are_asked_for(fresh_database_url: str) 
         assert ended == [[waiting[0].id, waiting[1].id], [waiting[2].id]]
 
 
-async def test_a_new_configuration_rejects_what_waits(database: Database) -> None:
+async def test_with_a_new_configuration_what_waits_expires(database: Database) -> None:
     claim, first = await reported(database, quarantined())
     _, second = await reported(database, quarantined(), claim=await next_run(database, claim.asset_id))
     _, other = await reported(database, quarantined())
     async with database.transaction() as unit:
-        ended = await reject_quarantines(unit=unit, asset_id=claim.asset_id, reason="Asked otherwise.", by="ada")
+        ended = await end_quarantines(unit=unit, asset_id=claim.asset_id, reason="Asked otherwise.", by="ada")
     assert [(each.id, each.resolution, each.reason) for each in ended] == [
-        (first.id, Resolution.REJECTED, "Asked otherwise."),
-        (second.id, Resolution.REJECTED, "Asked otherwise."),
+        (first.id, Resolution.EXPIRED, "Asked otherwise."),
+        (second.id, Resolution.EXPIRED, "Asked otherwise."),
     ]
     assert (await report_of(database, other.id)).outcome is OracleOutcome.QUARANTINED
 
 
 async def test_an_asset_without_an_oracle_has_nothing_that_waits(database: Database) -> None:
     async with database.transaction() as unit:
-        assert await reject_quarantines(unit=unit, asset_id=999_999_999, reason="None.", by="ada") == []
+        assert await end_quarantines(unit=unit, asset_id=999_999_999, reason="None.", by="ada") == []
 
 
 async def test_an_admin_and_a_confirming_reading_at_once_end_it_once(database: Database) -> None:

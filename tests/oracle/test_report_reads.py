@@ -1,6 +1,7 @@
 """Reading reports: pages, the stream by position, the newest of each asset, evidence, and how an oracle stands."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -248,6 +249,13 @@ async def test_the_evidence_of_accepted_searches_counts_as_used(database: Databa
         (each.source, each.content_hash) for each in waiting.evidence
     ]
     assert expired.pending == ()
+    assert not found.is_rejected
+
+    async with database.transaction() as unit:
+        await resolve_quarantine(unit=unit, report_id=pending.id, accept=False, reason="No.", by="ada")
+    async with database.acquire() as connection:
+        rejected_since = await search_history(connection=connection, asset_id=claim.asset_id, at=pending.at)
+    assert rejected_since.pending == (replace(found, is_rejected=True),)
 
 
 async def test_the_moves_of_a_day_add_up(database: Database) -> None:
@@ -326,7 +334,7 @@ async def test_reads_go_by_their_indexes(database: Database) -> None:
         ["oracle_events_seq_key"],
         ["oracle_events_seq_key"],
         ["oracle_logs_asset_id_idx", "oracle_evidence_ordinal_key"],
-        ["oracle_logs_quarantined_idx", "oracle_evidence_ordinal_key"],
+        ["oracle_logs_verdict_idx", "oracle_evidence_ordinal_key"],
         ["oracle_logs_"],  # by asset, or by asset and time: a matter of how many there are
         ["oracle_evidence_source_idx"],
     ]

@@ -23,7 +23,7 @@ from app.oracle.reports import Draft
 from app.oracle.runner import RunFailed, Runner, Similarity
 from app.oracle.steps import Step
 from tests.conftest import make_settings
-from tests.oracle.making import FEED, SEARCH, UNIT, accepted, new_oracle, next_run, recorded, reported
+from tests.oracle.making import FEED, SEARCH, UNIT, accepted, in_the_past, new_oracle, next_run, recorded, reported
 from tests.oracle.provider_server import MODEL, Answer, ProviderServer, organic, page, provider_server
 from tests.oracle.provider_server import SEARCH as FIND
 
@@ -141,6 +141,22 @@ async def test_a_search_from_end_to_end(bench: Bench) -> None:
     (asked,) = bench.server.completions
     assert all(url in asked.json["messages"][1]["content"] for url in urls)
     assert [each.json for each in bench.server.searches] == [{"q": "wheat price", "num": 5}]
+
+
+async def test_the_days_moves_are_those_of_the_databases_day(bench: Bench) -> None:
+    urls = bench.pages("www.alpha.example", "www.beta.example")
+    bench.answers("1.05", delta=5.0, urls=urls)
+    claim, moved = await reported(bench.database, replace(accepted(UNIT), move=245_000_000))
+    await in_the_past(bench.database, moved, timedelta(hours=30))
+    claim = await next_run(bench.database, claim.asset_id)
+    # By this machine's clock it was 30 hours ago, and 20 by the database's, which is 10 behind.
+    draft = await bench.run(replace(claim, claimed_at=moved.at - timedelta(hours=10)))
+    assert outcome_of(draft) == (
+        OracleOutcome.QUARANTINED,
+        (Reason.DELTA_TOO_LARGE,),
+        Effect.NONE,
+        105 * UNIT // 100,
+    )
 
 
 async def test_the_same_again_refreshes_and_moves_nothing(bench: Bench) -> None:

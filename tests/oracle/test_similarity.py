@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
 
 from app.db import Database
@@ -91,6 +92,23 @@ async def test_embeddings_that_are_none_are_told(own: Database) -> None:
     async with serving(pinecone.routes()) as url, embedding(url, own, store) as similarity:
         with pytest.raises(SimilarityFailed, match="differ in length"):
             await similarity.duplicates(pairs("wheat", "rye"))
+
+
+async def test_a_number_that_no_vector_can_hold_is_told(own: Database) -> None:
+    pinecone = Pinecone(embedding=lambda _: [1e300, 1.0])
+    store = PostgresVectors(own, model="tiny")
+    async with serving(pinecone.routes()) as url, embedding(url, own, store) as similarity:
+        with pytest.raises(SimilarityFailed, match="PostgreSQL cannot read or keep embeddings"):
+            await similarity.duplicates(pairs("wheat", "rye"))
+
+
+@pytest.mark.parametrize("values", ["1.0", [None], ["1.0"], [True], [[1.0]], None])
+async def test_kept_vectors_that_are_none_are_not_known(values: object) -> None:
+    answer = {"vectors": {"tiny/a": {"values": values}, "tiny/b": {"values": [1, 0.5]}}}
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=answer))
+    store = PineconeVectors(url="http://index.example", key=KEY, model="tiny", transport=transport)
+    assert await store.known(["a", "b"]) == {"b": [1, 0.5]}
+    await store.aclose()
 
 
 def test_alike_is_passed_on_within_a_group() -> None:

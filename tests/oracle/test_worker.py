@@ -131,6 +131,29 @@ async def test_no_more_runs_are_claimed_than_may_run_at_once(own: Database, fres
     assert len(runs.begun) == 7
 
 
+async def test_feeds_go_on_while_searches_wait_for_a_slow_provider(own: Database, fresh_database_url: str) -> None:
+    admin = await new_admin(own)
+    searches = [await new_asset(own, admin=admin) for _ in range(6)]
+    for asset_id in searches:
+        await new_oracle(own, asset_id, configuration=SEARCH)
+    gate = asyncio.Event()
+
+    async def slow(claim: Claim) -> Draft:
+        if claim.is_search:
+            await gate.wait()
+        return draft(claim)
+
+    async with running_oracle(fresh_database_url, ScriptedRuns(slow), concurrency=4) as worker:
+        await until(lambda: worker.running == 3)
+        feed = await new_asset(own, admin=admin)
+        await new_oracle(own, feed)
+        assert await until_reports(own, 1) == [(feed, 1, "ACCEPTED")]
+        assert worker.running == 3
+        gate.set()
+        found = await until_reports(own, 7)
+    assert sorted(asset_id for asset_id, _, _ in found) == [*searches, feed]
+
+
 # ------------------------------------------------------------------------------------------------ trouble of one asset
 
 

@@ -11,6 +11,7 @@ from app.exchange.assets import AssetStatus
 from app.local.valkey import EmbeddedValkey
 from app.oracle.kinds import OracleOutcome
 from app.oracle.quarantine import resolve_quarantine
+from app.oracle.report_reads import reports_after
 from app.oracle.report_rows import Report
 from app.realtime import reports as reports_module
 from app.realtime.events import EventKind
@@ -119,6 +120,34 @@ async def test_reports_of_drafts_are_for_admins_until_the_draft_is_opened(market
     await until(lambda: ids(public.events) == [open_.id, came.id])
     resumed = await read(market.hub, after="o0")
     await until(lambda: ids(resumed.events) == [secret.id, open_.id, came.id])
+
+
+@pytest.mark.parametrize("after", [None, "o0"])
+async def test_an_asset_opened_while_reports_are_read_is_not_passed_over(
+    market: Market, monkeypatch: pytest.MonkeyPatch, after: str | None
+) -> None:
+    made = [await new_report(market.database, market.assets[0])]
+    read_as_ever = reports_after
+
+    async def opened_before(**asked: Any) -> list[Report]:
+        if len(made) == 1:
+            made.append(await new_report(market.database, market.draft))
+            await set_status(market.database, market.draft, AssetStatus.OPEN)
+        told: list[Report] = await read_as_ever(**asked)
+        return told
+
+    sink = await read(market.hub, after=after) if after is None else None
+    if sink is not None:
+        await events_of(sink, 1)
+        made = [await new_report(market.database, market.assets[0])]
+    monkeypatch.setattr(reports_module, "reports_after", opened_before)
+    sink = sink or await read(market.hub, after=after)
+    await market.writer.tell_changes(reports=[market.assets[0]])
+    await until(lambda: len(made) == 2)
+    made.append(await new_report(market.database, market.assets[1]))
+    await market.writer.tell_changes(reports=[market.assets[1]])
+    await until(lambda: ids(sink.events)[-1:] == [made[-1].id])
+    assert ids(sink.events) == [report.id for report in made]
 
 
 async def test_an_asset_made_meanwhile_is_known_before_its_reports_are_told(market: Market) -> None:

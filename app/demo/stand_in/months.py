@@ -21,6 +21,8 @@ BEGAN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 EARLIER_MAX: Final = 5
 """Months before the latest one that pages tell of."""
 YEAR: Final = 12
+REPLAYS: Final = 1_000
+"""Numbers for the ways through the series. Three digits are never a bad answer's four."""
 NAMES: Final = (
     "January", "February", "March", "April", "May", "June",
     "July", "August", "September", "October", "November", "December",
@@ -44,19 +46,30 @@ class Figure:
 @dataclass(frozen=True, slots=True)
 class Known:
     """What is known in the world: the latest month, the ones before it from the last on, and the same month a year ago
-    (None in the first year)."""
+    (None in the first year). `replay` numbers the way through the series, forth or back."""
 
     latest: Figure
     earlier: tuple[Figure, ...]
     year_ago: Figure | None
+    replay: int
 
 
 def month_at(at: datetime, *, speed: Fraction = Fraction(1)) -> int:
     """The index of the world's latest month at `at`, 0 for the series' first; `speed` times as fast as usual."""
     months = len(_figures())
-    gone = (at - BEGAN) / timedelta(microseconds=1)
-    passed = int(Fraction(int(gone), 10**6 * MONTH_SECONDS) * speed) % (2 * (months - 1))
+    passed = _passed(at, speed=speed) % (2 * (months - 1))
     return passed if passed < months else 2 * (months - 1) - passed
+
+
+def replay_at(at: datetime, *, speed: Fraction = Fraction(1)) -> int:
+    """The number of the way through the series at `at`, forth or back, from 0 on; after 999 comes 0."""
+    return _passed(at, speed=speed) // (len(_figures()) - 1) % REPLAYS
+
+
+def _passed(at: datetime, *, speed: Fraction) -> int:
+    """Months since the first one began."""
+    gone = (at - BEGAN) / timedelta(microseconds=1)
+    return int(Fraction(int(gone), 10**6 * MONTH_SECONDS) * speed)
 
 
 def known_at(at: datetime, *, speed: Fraction = Fraction(1)) -> Known:
@@ -66,6 +79,7 @@ def known_at(at: datetime, *, speed: Fraction = Fraction(1)) -> Known:
         latest=figures[index],
         earlier=tuple(reversed(figures[max(index - EARLIER_MAX, 0) : index])),
         year_ago=figures[index - YEAR] if index >= YEAR else None,
+        replay=replay_at(at, speed=speed),
     )
 
 

@@ -62,6 +62,12 @@ def _full(figure: Figure) -> str:
     return f"{figure.thousands * 1000:,}"
 
 
+def _when(known: Known) -> str:
+    """The latest month, and the number of the replay: the same month of another replay is news, and must not read like
+    what was read before, or it would be taken for a repeat."""
+    return f"{known.latest.when} (replay {known.replay})"
+
+
 def _million(figure: Figure) -> str:
     return f"0.{figure.thousands:03} million"
 
@@ -84,7 +90,8 @@ def _year_ago(known: Known, told: Callable[[Figure], str]) -> str:
 def _table(known: Known) -> Article:
     """A table in thousands, the latest month first."""
     rows = "".join(
-        f"<tr><td>{figure.when}</td><td>{figure.thousands}</td></tr>" for figure in (known.latest, *known.earlier)
+        f"<tr><td>{when}</td><td>{figure.thousands}</td></tr>"
+        for when, figure in ((_when(known), known.latest), *((figure.when, figure) for figure in known.earlier))
     )
     title = "Mining and logging: all employees, thousands, seasonally adjusted"
     body = (
@@ -96,7 +103,7 @@ def _table(known: Known) -> Article:
 
 
 def _gazette(known: Known) -> Article:
-    sentence = f"Employment in mining and logging {_verb(known)} {_full(known.latest)} in {known.latest.when}"
+    sentence = f"Employment in mining and logging {_verb(known)} {_full(known.latest)} in {_when(known)}"
     body = (
         f"<p>{sentence}{_from_before(known, _full)}, seasonally adjusted.{_year_ago(known, _full)}</p>"
         "<p>Mining and logging is the smallest of the industries that the monthly survey of employers tells apart."
@@ -110,7 +117,7 @@ def _bulletin(known: Known) -> Article:
     def told(figure: Figure) -> str:
         return f"{figure.thousands} thousand"
 
-    sentence = f"In {known.latest.when}, {told(known.latest)} employees were on mining and logging payrolls"
+    sentence = f"In {_when(known)}, {told(known.latest)} employees were on mining and logging payrolls"
     body = (
         f"<p>The labour bulletin for {known.latest.when}.</p><p>{sentence}{_from_before(known, told)}."
         f"{_year_ago(known, told)}</p><p>All figures are seasonally adjusted.</p>"
@@ -119,7 +126,7 @@ def _bulletin(known: Known) -> Article:
 
 
 def _ledger(known: Known) -> Article:
-    sentence = f"Mining and logging employed {_million(known.latest)} people in {known.latest.when}"
+    sentence = f"Mining and logging employed {_million(known.latest)} people in {_when(known)}"
     body = (
         f"<p>{sentence}{_from_before(known, _million)}, after seasonal adjustment.{_year_ago(known, _million)}</p>"
         "<p>The industry pays well and swings with the price of oil: what it adds in a good year it can lose in one bad"
@@ -129,7 +136,7 @@ def _ledger(known: Known) -> Article:
 
 
 def _herald(known: Known) -> Article:
-    sentence = f"{_full(known.latest)} employees worked in US mining and logging in {known.latest.when}"
+    sentence = f"{_full(known.latest)} employees worked in US mining and logging in {_when(known)}"
     earlier = "".join(f"<li>{figure.when}: {_full(figure)} employees</li>" for figure in known.earlier)
     body = (
         f"<p>{sentence}, according to the seasonally adjusted figures of the survey of employers.</p>"
@@ -141,7 +148,7 @@ def _herald(known: Known) -> Article:
 
 def _courier(known: Known) -> Article:
     latest = f"{known.latest.thousands} thousand jobs"
-    sentence = f"US mining and logging counted {latest} in {known.latest.when}"
+    sentence = f"US mining and logging counted {latest} in {_when(known)}"
     body = (
         "<h2>At a glance</h2>"
         f"<p>{sentence}.</p>"

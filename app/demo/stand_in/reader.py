@@ -32,7 +32,7 @@ _NUMBERS: Final = (
     (re.compile(r"\b([0-9]+(?:\.[0-9]+)?) million\b"), Fraction(1000)),
 )
 """How a number of people is written, and what makes it thousands."""
-_ROW: Final = re.compile(r"^\s*\|?\s*([A-Z][a-z]+ [0-9]{4})[\s|]+([0-9]+(?:\.[0-9]+)?)[\s|]*$")
+_ROW: Final = re.compile(r"^\s*\|?\s*([A-Z][a-z]+ [0-9]{4})(?: \([^()]*\))?[\s|]+([0-9]+(?:\.[0-9]+)?)[\s|]*$")
 """A line of a table whose numbers are in thousands."""
 _REFUSAL: Final = "I am a stand-in for a language model, and this time I decline to answer."
 
