@@ -10,6 +10,7 @@ import structlog
 
 from app.db import Database
 from app.mirror.ably import AblyMirror
+from app.oracle.staleness import keep_watching
 from app.pricing.maintenance import maintain
 from app.pricing.worker import PriceWorker
 from app.settings import Settings
@@ -49,7 +50,9 @@ async def run(settings: Settings) -> None:
         around = [
             asyncio.create_task(
                 hosting.run_jobs(settings, queue=QUEUE, jobs=jobs(settings, host.database)), name="jobs"
-            )
+            ),
+            # Here too, so that somebody is told when no oracle's worker is left.
+            asyncio.create_task(keep_watching(host.database), name="staleness"),
         ]
         if settings.ably_api_key and host.redis is not None:
             mirror = AblyMirror(host.database, host.redis, url=settings.ably_api_url, key=settings.ably_api_key)

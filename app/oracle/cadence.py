@@ -35,11 +35,10 @@ _HASH_BYTES: Final = 8
 @dataclass(frozen=True, slots=True)
 class Demand:
     """What one search asset asks of the providers: requests of each in one run, and its cadence (seconds) where budgets
-    play no part. `is_fixed`: an admin wished for it, so that it is never stretched."""
+    play no part: an admin's wish too is stretched where the budget does not suffice."""
 
     requests: Mapping[str, int]
     cadence_seconds: int
-    is_fixed: bool = False
 
 
 def search_cadence(*, recent_volume: int, volume_scale: int) -> int:
@@ -67,18 +66,15 @@ def stretch(*, seconds_left: int, left: Mapping[str, int], demands: Iterable[Dem
     """By what the cadences of searches are multiplied, 1 or more; None where nothing is left for them today.
 
     `left`: requests of each provider until UTC midnight, which is `seconds_left` away; who is not in it has no limit.
-    Cadences that admins wished for take what they need first.
     """
     factor = Fraction(1)
     every = list(demands)
     for provider, requests in left.items():
-        fixed = _asked(provider, (each for each in every if each.is_fixed), seconds_left)
-        adaptive = _asked(provider, (each for each in every if not each.is_fixed), seconds_left)
-        rest = requests - fixed
-        if adaptive and rest <= 0:
+        asked = _asked(provider, every, seconds_left)
+        if asked and requests <= 0:
             return None
-        if adaptive:
-            factor = max(factor, adaptive / rest)
+        if asked:
+            factor = max(factor, asked / requests)
     return factor
 
 

@@ -166,7 +166,7 @@ def _claim(row: "asyncpg.Record", factor: Fraction | None) -> Claim:
         recent_volume=_recent_volume(row, row["now"]),
         volume_scale=row["volume_scale"],
     )
-    if isinstance(configuration, SearchConfiguration) and row["base_cadence_seconds"] is None:
+    if isinstance(configuration, SearchConfiguration):
         left = cadence.seconds_to_midnight(row["now"].astimezone(UTC))
         seconds = cadence.stretched(cadence_seconds=seconds, factor=factor, seconds_left=left)
     return Claim(
@@ -270,7 +270,7 @@ async def demands(*, connection: Connection) -> tuple[int, list[Demand]]:
                 volume_scale=row["volume_scale"],
             )
             requests = {search.PROVIDER: len(configuration.queries), language_model.PROVIDER: 1}
-            found.append(Demand(requests, seconds, is_fixed=row["base_cadence_seconds"] is not None))
+            found.append(Demand(requests, seconds))
     return cadence.seconds_to_midnight(now.astimezone(UTC)), found
 
 

@@ -1,9 +1,10 @@
-"""The text that a reader of an HTML page sees, its tables included. Pure; runs in the extractor's child process only.
+"""The text that a reader of an HTML page sees, tables and lists included. Pure; runs in the extractor's child only.
 
 Hiding by style sheets is not followed: a page can always show what it hides, and counts as one source however it lies.
 """
 
 import re
+from collections.abc import Container, Iterable
 from itertools import islice
 from typing import Final
 
@@ -12,7 +13,8 @@ from resiliparse.parse.html import ElementNode, HTMLTree
 
 MAIN_CHARS_MIN: Final = 200
 """A main content shorter than this was not found: the whole page is read instead."""
-TABLES_MAX: Final = 100
+BLOCKS_MAX: Final = 100
+"""Tables and lists that the main content lacks are looked for among so many of each."""
 
 _UNSEEN: Final = (
     "[hidden], [aria-hidden='true' i], template, noscript, script, style, dialog:not([open]), head > *:not(title)"
@@ -28,12 +30,15 @@ _HIDING_STYLE: Final = re.compile(
 )
 _STYLE_COMMENT: Final = re.compile(r"/\*.*?(?:\*/|$)", re.DOTALL)
 _STYLE_ESCAPE: Final = re.compile(r"\\([0-9a-fA-F]{1,6})\s?")
+_LISTS: Final = "ul, ol, dl"
+_AROUND: Final = ("nav", "header", "footer", "aside", "form", "table", "ul", "ol", "dl")
+"""Lists in these frame a page, or are read with what they stand in."""
 _ENDS_IN_DIGIT: Final = re.compile(r"\d\s*$")
 _DIGITS: Final = re.compile(r"\s*[-+−]?\d+\s*")
 
 
 def html_to_text(html: str) -> tuple[str | None, str]:
-    """Title and text of a page. Main content where it can be told, or else everything; tables with figures always."""
+    """Title and text: main content where it can be told, else everything; tables and lists with figures always."""
     tree = HTMLTree.parse(html)
     title = tree.title
     document = tree.document
@@ -49,9 +54,10 @@ def html_to_text(html: str) -> tuple[str | None, str]:
         return title, _plain(tree, main_content=False)
     known = {line.strip() for line in main.splitlines()}
     rows = (line.strip() for line in _plain(tree, main_content=False).splitlines() if "\t" in line)
-    if known.issuperset(row for row in rows if any(map(str.isdigit, row))):  # spares most pages the closer look
-        return title, main
-    return title, "\n\n".join((main, *_missing_tables(root, known)))
+    missing = _missing_lists(root, known)
+    if not known.issuperset(row for row in rows if any(map(str.isdigit, row))):  # spares most pages the closer look
+        missing += _missing_tables(root, known)
+    return title, "\n\n".join((main, *missing))
 
 
 def _plain(html: HTMLTree | str, *, main_content: bool) -> str:
@@ -107,22 +113,31 @@ def _put_before(tree: HTMLTree, element: ElementNode, text: str) -> None:
         parent.insert_before(node, element)
 
 
+def _missing_lists(root: ElementNode, known: set[str]) -> list[str]:
+    """The texts of lists with figures, outside of what frames a page, that are not among the `known` lines."""
+    lists = (each for each in root.query_selector_all(_LISTS) if any(map(str.isdigit, each.text or "")))
+    return _missing((each for each in lists if not _stands_in(each, _AROUND)), known)
+
+
 def _missing_tables(root: ElementNode, known: set[str]) -> list[str]:
     """The texts of tables with figures that are not among the `known` lines of the main content."""
+    return _missing((each for each in root.query_selector_all("table") if not _stands_in(each, ("table",))), known)
+
+
+def _missing(elements: Iterable[ElementNode], known: set[str]) -> list[str]:
     missing = []
-    tables = (table for table in root.query_selector_all("table") if not _stands_in_table(table))
-    for table in islice(tables, TABLES_MAX):
-        text = _plain(table.html, main_content=False)
+    for element in islice(elements, BLOCKS_MAX):
+        text = _plain(element.html, main_content=False)
         lines = (line.strip() for line in text.splitlines())
         if any(line not in known for line in lines if any(map(str.isdigit, line))):
             missing.append(text)
     return missing
 
 
-def _stands_in_table(table: ElementNode) -> bool:
-    above = table.parent
+def _stands_in(element: ElementNode, tags: Container[str]) -> bool:
+    above = element.parent
     while above is not None and above.tag != "body":
-        if above.tag == "table":
+        if above.tag in tags:
             return True
         above = above.parent
     return False

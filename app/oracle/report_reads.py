@@ -26,7 +26,7 @@ _LIMITS: Final = (20, 100, REPORTS_MAX)
 class OracleStatus:
     """How an asset's oracle stands. `method` is OVERRIDE while an override holds F.
 
-    `stale`: F had no accepted reading for longer than its oracle promised (never so before the first one).
+    `stale`: F had no accepted reading for longer than its oracle promised (always so before the first one).
     `last_accepted_at`: when F was last moved, set, or found to stand. `next_due_at` is None when no run is going to be
     due by itself, and may have passed while the run is under way.
     """
@@ -118,7 +118,7 @@ async def oracle_statuses(*, connection: Connection, asset_ids: Collection[int])
         "SELECT o.asset_id, o.method, o.override_id IS NOT NULL"
         " AND (o.held_until IS NULL OR o.held_until > statement_timestamp()) AS is_held,"
         " coalesce(coalesce(e.at, s.reading_at) + make_interval(secs => coalesce(e.fresh_seconds, s.fresh_seconds))"
-        " < statement_timestamp(), false) AS stale,"
+        " < statement_timestamp(), true) AS stale,"
         " o.last_accepted_at, o.due_at, o.cadence_seconds FROM oracles o LEFT JOIN LATERAL (SELECT at, fresh_seconds"
         " FROM oracle_events WHERE asset_id = o.asset_id ORDER BY seq DESC LIMIT 1) e ON true"
         " LEFT JOIN price_states s ON s.asset_id = o.asset_id"

@@ -131,7 +131,8 @@ class Runner:
             search,
             configuration=configuration,
             results=self._settings.oracle_search_results,
-            ttl_seconds=claim.cadence_seconds,
+            # A little less: the next run, which may come a little early, is to search anew.
+            ttl_seconds=max(1, claim.cadence_seconds * 9 // 10),
         )
         if found.failures and not found.hits:
             raise RunFailed("; ".join(found.failures))

@@ -185,7 +185,7 @@ def _rows(name: str) -> tuple[dict[str, str], ...]:
 def _column(rows: tuple[dict[str, str], ...], *, layout: _Layout, name: str, column: str) -> list[tuple[str, str]]:
     """The column's cells with their times, in the file's order."""
     if layout.pivot is None:
-        known = [key for key in rows[0] if key != layout.time_column]
+        known = [key for key, cell in rows[0].items() if key != layout.time_column and is_decimal_text(cell)]
         cells = [(row[layout.time_column], row[column]) for row in rows] if column in known else []
     else:
         by, values = layout.pivot

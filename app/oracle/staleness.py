@@ -3,13 +3,20 @@
 All of it is two statements that any number of workers may send at once; nothing here depends on a run.
 """
 
+import asyncio
 from typing import Final
 
-from app.db import Unit
+import asyncpg
+import structlog
+
+from app.db import Database, Unit
 
 KIND: Final = "ORACLE_STALE"
+WATCH_SECONDS: Final = 5.0
 NEVER_CADENCES: Final = 3
 """An oracle that never had a reading is given so many cadences."""
+
+_log = structlog.get_logger(__name__)
 
 _FRESHNESS: Final = (
     "(SELECT o.asset_id, e.at + make_interval(secs => e.fresh_seconds) AS until,"
@@ -31,13 +38,24 @@ _DETAIL: Final = (
     "CASE WHEN f.until IS NULL THEN 'no reading was ever accepted'"
     " ELSE 'no accepted reading has kept it fresh since '"
     " || to_char(f.until AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') END"
-    " || CASE WHEN f.last_error IS NOT NULL THEN '; ' || f.failures || ' runs have failed, the last one: '"
+    " || CASE WHEN f.last_error IS NOT NULL THEN '; ' || f.failures || ' failed runs, the last one: '"
     " || f.last_error"
     " WHEN f.unconfigured THEN '; the override has ended and no oracle is configured'"
     " WHEN f.outcome <> 'ACCEPTED' THEN '; the last report was ' || f.outcome || ' (' || f.reasons || ')'"
     " ELSE '; no run has ended since' END"
 )
 """SQL: since when, and the last error."""
+
+
+async def keep_watching(database: Database) -> None:
+    """Watch until cancelled, every `WATCH_SECONDS`: for processes that go on where no oracle's worker is left."""
+    while True:
+        try:
+            async with database.transaction() as unit:
+                await watch_staleness(unit=unit)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            _log.warning("oracle.staleness_not_watched", error=repr(error))
+        await asyncio.sleep(WATCH_SECONDS)
 
 
 async def watch_staleness(*, unit: Unit) -> tuple[list[int], list[int]]:
@@ -49,7 +67,10 @@ async def watch_staleness(*, unit: Unit) -> tuple[list[int], list[int]]:
     raised = await unit.connection.fetch(
         "INSERT INTO alerts (kind, asset_id, detail, raised_at)"
         f" SELECT '{KIND}', f.asset_id, {_DETAIL}, statement_timestamp() FROM {_FRESHNESS} f"
-        f" WHERE {_STALE} ORDER BY f.asset_id"
+        f" WHERE {_STALE}"
+        # Without the look, each of these would take a number from the sequence of ids.
+        f" AND NOT EXISTS (SELECT FROM alerts a WHERE a.kind = '{KIND}' AND a.asset_id = f.asset_id"
+        " AND a.resolved_at IS NULL) ORDER BY f.asset_id"
         " ON CONFLICT (kind, asset_id) WHERE resolved_at IS NULL DO NOTHING RETURNING asset_id"
     )
     resolved = await unit.connection.fetch(
@@ -57,4 +78,4 @@ async def watch_staleness(*, unit: Unit) -> tuple[list[int], list[int]]:
         f" FROM {_FRESHNESS} f WHERE a.kind = '{KIND}' AND a.resolved_at IS NULL AND a.asset_id = f.asset_id"
         " AND f.until >= statement_timestamp() RETURNING a.asset_id"
     )
-    return [row["asset_id"] for row in raised], [row["asset_id"] for row in resolved]
+    return sorted(row["asset_id"] for row in raised), sorted(row["asset_id"] for row in resolved)

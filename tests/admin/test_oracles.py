@@ -228,7 +228,7 @@ BAD_FORMS: Mapping[str, tuple[OracleForm, str, str]] = {
     ),
     "an unknown column": (
         feeds(series_form(column="rain")), "input.feeds.0.column",
-        "seattle-weather has no column 'rain': choose one of precipitation, temp_max, temp_min, wind, weather.",
+        "seattle-weather has no column 'rain': choose one of precipitation, temp_max, temp_min, wind.",
     ),
     "a series out of range": (
         feeds(series_form(offset="0")), "input.feeds.0.scale",

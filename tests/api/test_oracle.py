@@ -103,7 +103,7 @@ async def test_a_report_is_shown_with_all_that_it_rests_on(api: Api, database: D
     ]  # fmt: skip
     state = asset["oracle"]
     assert (state["method"], state["stale"], state["lastAcceptedAt"], state["cadenceSeconds"]) == (
-        "SEARCH_LLM", False, None, 300,
+        "SEARCH_LLM", True, None, 300,
     )  # fmt: skip
     assert state["nextDueAt"] > isoformat(datetime.now(UTC))
 

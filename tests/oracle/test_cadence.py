@@ -90,12 +90,11 @@ def test_the_scarcest_budget_decides() -> None:
     assert cadence.stretch(seconds_left=86_400, left=left, demands=demands) == 3
 
 
-def test_cadences_that_were_wished_for_take_what_they_need_first() -> None:
-    demands = [Demand({"serper": 1}, 100, is_fixed=True), Demand({"serper": 1}, 900)]
-    # 36 of the 45 that are left are promised; 4 would be asked by the other, and 9 are left.
+def test_one_frequent_search_does_not_starve_the_others() -> None:
+    demands = [Demand({"serper": 1}, 100), Demand({"serper": 1}, 900)]
     assert cadence.stretch(seconds_left=3_600, left={"serper": 45}, demands=demands) == 1
-    assert cadence.stretch(seconds_left=3_600, left={"serper": 38}, demands=demands) == 2
-    assert cadence.stretch(seconds_left=3_600, left={"serper": 36}, demands=demands) is None
+    assert cadence.stretch(seconds_left=3_600, left={"serper": 20}, demands=demands) == 2
+    assert cadence.stretch(seconds_left=3_600, left={"serper": 0}, demands=demands) is None
 
 
 def test_stretched_searches_use_up_the_budget_and_no_more() -> None:

@@ -265,7 +265,7 @@ async def test_activity_and_budgets_choose_the_cadence_of_searches_but_not_again
         now = await connection.fetchval("SELECT clock_timestamp()")
     assert abs(seconds_left - cadence.seconds_to_midnight(now.astimezone(UTC))) <= 1
     assert sorted(demands, key=lambda each: each.cadence_seconds) == [
-        Demand({"serper": 1, "huggingface": 1}, 20, is_fixed=True),
+        Demand({"serper": 1, "huggingface": 1}, 20),
         Demand({"serper": 1, "huggingface": 1}, 600),
         Demand({"serper": 1, "huggingface": 1}, 900),
     ]
@@ -277,7 +277,7 @@ async def test_activity_and_budgets_choose_the_cadence_of_searches_but_not_again
     stretched = {each.asset_id: each.cadence_seconds for each in await claim(own, factor=factor)}
     assert stretched == {
         busy: cadence.stretched(cadence_seconds=600, factor=factor, seconds_left=seconds_left),
-        wished: 20,
+        wished: cadence.stretched(cadence_seconds=20, factor=factor, seconds_left=seconds_left),
     }
 
 

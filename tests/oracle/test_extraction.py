@@ -101,6 +101,17 @@ def test_figures_in_tables_survive_where_the_main_content_leaves_them_out() -> N
     assert text.count("99.50") == 1
 
 
+def test_figures_in_lists_survive_where_the_main_content_leaves_them_out() -> None:
+    months = "<p>Before:</p><ul><li>May: 740 thousand</li><li>April: <ol><li>745 thousand</li></ol></li></ul>"
+    menu = "<nav><ul><li>Page 2</li></ul></nav><footer><ul><li>In 2024</li></ul></footer>"
+    _, text = html_to_text(f"<body>{menu}<article>{LONG}{months}</article></body>")
+    assert (text.count("May: 740 thousand"), text.count("745 thousand")) == (1, 1)
+    assert "Page 2" not in text
+    assert "In 2024" not in text
+    _, text = html_to_text(f"<article>{LONG}<ul><li>no figures at all</li></ul></article>")
+    assert "no figures" not in text
+
+
 def test_nested_tables_are_told_once() -> None:
     table = "<table><tr><td><table><tr><td>Oats<td>7.25</table></table>"
     _, text = html_to_text(f"<article>{LONG}</article><footer>{table}</footer>")

@@ -178,7 +178,7 @@ async def test_how_an_oracle_stands(database: Database) -> None:
     claim = await new_oracle(database)
     before = await status_of(database, claim.asset_id)
     assert before is not None
-    assert (before.method, before.stale, before.last_accepted_at) == (OracleMethod.SEARCH_LLM, False, None)
+    assert (before.method, before.stale, before.last_accepted_at) == (OracleMethod.SEARCH_LLM, True, None)
     _, report = await reported(database, accepted(), claim=claim)
     assert await status_of(database, claim.asset_id) == OracleStatus(
         asset_id=claim.asset_id,

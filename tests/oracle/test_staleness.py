@@ -63,7 +63,7 @@ async def test_an_alert_is_open_for_as_long_as_an_asset_is_stale(own: Database) 
         )
     assert await watch(own) == ([stale], [])
     assert await watch(own) == ([], [])
-    told = f"no accepted reading has kept it fresh since {since}; 4 runs have failed, the last one: serper answered 503"
+    told = f"no accepted reading has kept it fresh since {since}; 4 failed runs, the last one: serper answered 503"
     assert await details(own) == [(stale, told, True)]
     await record(own, stale, 2 * 10**12)
     assert await watch(own) == ([], [stale])
@@ -97,7 +97,7 @@ async def test_an_asset_that_never_had_a_reading_is_given_three_cadences(own: Da
     assert await watch(own) == ([failing, unattended, rejected], [])
     assert new not in {asset_id for asset_id, _, _ in await details(own)}
     assert [detail for _, detail, _ in await details(own)] == [
-        "no reading was ever accepted; 3 runs have failed, the last one: no feed answered",
+        "no reading was ever accepted; 3 failed runs, the last one: no feed answered",
         "no reading was ever accepted; no run has ended since",
         "no reading was ever accepted; the last report was REJECTED (TOO_FEW_SOURCES)",
     ]

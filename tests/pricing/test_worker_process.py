@@ -19,7 +19,8 @@ from app.local.valkey import EmbeddedValkey, ephemeral_valkey
 from app.tasks import end
 from tests.conftest import ROOT, make_settings
 from tests.factories.market import new_admin, new_asset
-from tests.pricing.running import open_database, owners, until, until_caught_up
+from tests.oracle.schedules import new_oracle
+from tests.pricing.running import open_database, owners, record, until, until_caught_up
 from workers.hosting import close_jobs, jobs_worker, run_jobs
 from workers.price import QUEUE, jobs
 
@@ -94,6 +95,27 @@ def test_an_address_that_is_no_redis_is_told(fresh_database_url: str) -> None:
     assert told.splitlines()[-1] == (
         "megatron: REDIS_URL must begin with redis://, rediss:// or unix://; it begins with 'https'"
     )
+
+
+async def test_stale_assets_are_told_of_where_no_oracle_works(own: Database, fresh_database_url: str) -> None:
+    asset_id = await new_asset(own)
+    await new_oracle(own, asset_id)
+    await record(own, asset_id, 10**12)
+    async with own.acquire() as connection:
+        await connection.execute("UPDATE oracle_events SET at = at - interval '1 hour'")
+    process = start(fresh_database_url)
+
+    async def told() -> bool:
+        async with own.acquire() as connection:
+            rows = await connection.fetch("SELECT kind, asset_id FROM alerts WHERE resolved_at IS NULL")
+        return [tuple(row) for row in rows] == [("ORACLE_STALE", asset_id)]
+
+    try:
+        await until(told)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(process.communicate, timeout=STOP_SECONDS)
+    assert process.returncode == 0
 
 
 # ------------------------------------------------------------------------------------------------ the end
