@@ -110,7 +110,7 @@ def _checked_cadence(form: OracleForm) -> None:
     if seconds is not None and not minimum <= seconds <= CADENCE_SECONDS_MAX:
         raise invalid(
             f"cadenceSeconds must be between {minimum} and {CADENCE_SECONDS_MAX} for {kind}; got {seconds}. "
-            "Leave it out for a cadence that follows trading.",
+            "Leave it out for the usual one.",
             "input", "cadenceSeconds",
         )  # fmt: skip
 

@@ -88,17 +88,15 @@ BAD_FORMS: Mapping[str, tuple[OracleForm, str, str]] = {
     ),
     "fast search": (
         OracleForm(search=search_form(), cadence_seconds=14), "input.cadenceSeconds",
-        "cadenceSeconds must be between 15 and 86400 for search; got 14. Leave it out for a cadence that follows "
-        "trading.",
+        "cadenceSeconds must be between 15 and 86400 for search; got 14. Leave it out for the usual one.",
     ),
     "fast feeds": (
         feeds(url_form(), cadence_seconds=1), "input.cadenceSeconds",
-        "cadenceSeconds must be between 2 and 86400 for feeds; got 1. Leave it out for a cadence that follows trading.",
+        "cadenceSeconds must be between 2 and 86400 for feeds; got 1. Leave it out for the usual one.",
     ),
     "slow feeds": (
         feeds(url_form(), cadence_seconds=86_401), "input.cadenceSeconds",
-        "cadenceSeconds must be between 2 and 86400 for feeds; got 86401. Leave it out for a cadence that follows "
-        "trading.",
+        "cadenceSeconds must be between 2 and 86400 for feeds; got 86401. Leave it out for the usual one.",
     ),
     "min feeds of a search": (
         OracleForm(search=search_form(), min_feeds=2), "input.minFeeds",
