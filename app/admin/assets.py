@@ -27,6 +27,7 @@ from app.idempotency import KeyedOutcome, admin_owner, checked_key, hash_input, 
 from app.ledger.journal import LedgerKind, open_ledger_accounts
 from app.ledger.locks import lock
 from app.money import shares_text
+from app.oracle.claims import overtake_run
 
 
 async def create_asset(
@@ -98,6 +99,8 @@ async def update_asset(
                 "input", name,
             )  # fmt: skip
     await _update(unit.connection, asset_id=asset_id, values=values)
+    if "fundamental_weight" in values:
+        await overtake_run(connection=unit.connection, asset_id=asset_id)
     await append(
         unit=unit, actor=principal.name, action="assetUpdate", target=f"Asset:{asset_id}", reason=checked,
         before=shown({column: before[column] for column in values}), after=shown(values),

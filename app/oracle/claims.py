@@ -228,6 +228,15 @@ async def _put_off(connection: Connection, runs: Sequence[tuple[int, int, int, s
     )
 
 
+async def overtake_run(*, connection: Connection, asset_id: int) -> None:
+    """What a run under way was judged by has changed: it records nothing, and the asset is run anew now."""
+    await connection.execute(
+        "UPDATE oracles SET run_id = run_id + 1, claimed_until = NULL, due_at = least(due_at, clock_timestamp())"
+        " WHERE asset_id = $1 AND claimed_until IS NOT NULL",
+        asset_id,
+    )
+
+
 async def release(*, connection: Connection, claims: Collection[Claim]) -> None:
     """Give up claims: whoever is there takes them at once."""
     await connection.execute(

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from app import clock
 from app.accounts.principals import AdminPrincipal
+from app.admin.asset_input import AssetChanges
+from app.admin.assets import update_asset
 from app.admin.oracle_input import FeedForm, OracleForm, parsed_configuration
 from app.admin.oracles import configure_oracle, override_oracle, resolve_oracle_quarantine, run_oracle
 from app.db import Database
@@ -20,6 +23,8 @@ from tests.admin.market import logged
 from tests.factories import new_admin, new_asset
 from tests.factories.reports import configure, new_report, override, search_form, series_form, url_form
 from tests.factories.spy_bus import SpyBus
+from tests.oracle.making import accepted, new_oracle, plain_draft, recorded
+from tests.oracle.schedules import set_oracle
 
 NOBODY = AdminPrincipal("admin", 10**12)
 
@@ -551,3 +556,21 @@ async def test_admins_who_configure_at_once_are_served_one_after_the_other(datab
             async with second.connection.transaction():
                 await configure_oracle(unit=second, form=feeds(url_form()), series_speed=Decimal(1), **common)  # type: ignore[arg-type]
     assert (await oracle_row(database, asset_id))["method"] == "SEARCH_LLM"
+
+
+async def test_another_b_overtakes_a_run_that_was_judged_by_the_old_one(database: Database) -> None:
+    claim = await new_oracle(database)
+    await set_oracle(database, claim.asset_id, claimed_until=clock.now() + timedelta(minutes=3))
+    admin = await new_admin(database)
+
+    async def change(changes: AssetChanges) -> int:
+        async with database.transaction() as unit:
+            await update_asset(unit=unit, principal=admin, asset_id=claim.asset_id, changes=changes, reason="calmer")
+        run_id: int = (await oracle_row(database, claim.asset_id))["run_id"]
+        return run_id
+
+    assert await change(AssetChanges(description="Another text.")) == claim.run_id
+    assert await change(AssetChanges(fundamental_weight="0.1")) == claim.run_id + 1
+    assert await recorded(database, plain_draft(claim, accepted())) == []
+    # Nothing is under way any more.
+    assert await change(AssetChanges(fundamental_weight="0.2")) == claim.run_id + 1
