@@ -18,6 +18,7 @@ async def audit_prices(run: Run) -> None:
     """Check oracle events, ticks against trades and each other, states and heads against ticks, candles' volume."""
     run.begin("oracle events")
     await run.differences("oracle_event.seq", _ORACLE_EVENTS)
+    await run.differences("oracle_log.suggested_price", _REPORTS)
     run.begin("ticks")
     await _ticks(run)
     await run.differences("tick.position", _DOUBLE_POSITIONS)
@@ -121,6 +122,21 @@ SELECT 'StreamHead:ticks', s."position"::text, coalesce(h."position"::text, 'non
   FROM (SELECT coalesce(max("position"), 0) AS "position" FROM price_states) s
   LEFT JOIN stream_heads h ON h.stream = 'ticks'
  WHERE s."position" IS DISTINCT FROM h."position"
+UNION ALL
+SELECT 'StreamHead:oracle', 'at least ' || s."position", coalesce(h."position"::text, 'none')
+  FROM (SELECT coalesce(max("position"), 0) AS "position" FROM oracle_logs) s
+  LEFT JOIN stream_heads h ON h.stream = 'oracle'
+ WHERE h."position" IS NULL OR h."position" < s."position"
+"""
+
+# A reading that was confirmed by another shares the other's event, whose price is a little different.
+_REPORTS: Final = """
+SELECT 'OracleReport:' || l.id, l.suggested_price::text, coalesce(e.value::text, 'none')
+  FROM oracle_logs l JOIN (SELECT asset_id, min(seq) AS first FROM oracle_events GROUP BY asset_id) k
+    ON k.asset_id = l.asset_id AND l.event_seq >= k.first
+  LEFT JOIN oracle_events e ON e.asset_id = l.asset_id AND e.seq = l.event_seq
+ WHERE l.outcome = 'ACCEPTED' AND l.resolution IS DISTINCT FROM 'CONFIRMED'
+   AND e.value IS DISTINCT FROM l.suggested_price
 """
 
 # Candles of a second are dropped like ticks; all others stay, and each interval's hold every trade once.
