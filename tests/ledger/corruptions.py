@@ -428,13 +428,13 @@ IN_PRICES = [
     ),
     Corruption(
         "oracle_logs: beyond the head", "stream_head.position",
-        "INSERT INTO oracle_logs (\"position\", asset_id, run_id, at, method, verdict, outcome, fundamental_before, inputs)"
-        " VALUES (900, 1, 1, now(), 'FEED', 'REJECTED', 'REJECTED', 1, '{}') RETURNING 'StreamHead:oracle'",
+        'INSERT INTO oracle_logs ("position", asset_id, run_id, at, method, verdict, outcome, fundamental_before,'
+        " inputs) VALUES (900, 1, 1, now(), 'FEED', 'REJECTED', 'REJECTED', 1, '{}') RETURNING 'StreamHead:oracle'",
     ),
     Corruption(
         "oracle_logs: another price than its event's", "oracle_log.suggested_price",
-        "INSERT INTO oracle_logs (\"position\", asset_id, at, method, verdict, outcome, fundamental_before,"
-        " suggested_price, event_seq) SELECT 0 + (SELECT \"position\" FROM stream_heads WHERE stream = 'oracle') + 1,"
+        'INSERT INTO oracle_logs ("position", asset_id, at, method, verdict, outcome, fundamental_before,'
+        " suggested_price, event_seq) SELECT 1 + (SELECT \"position\" FROM stream_heads WHERE stream = 'oracle'),"
         " asset_id, at, 'OVERRIDE', 'ACCEPTED', 'ACCEPTED', 1, value + 1, seq FROM oracle_events"
         " WHERE asset_id = 1 AND value IS NOT NULL ORDER BY seq LIMIT 1 RETURNING 'OracleReport:' || id",
     ),
