@@ -32,6 +32,19 @@ IDLE_IN_TRANSACTION_TIMEOUT_MS: Final = 60_000
 CLOSE_SECONDS_MAX: Final = 10
 
 
+LOST: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+    asyncpg.InsufficientResourcesError,
+)
+"""Errors of a database that pass by themselves: it is away, restarts, or another transaction was in the way."""
+
+
 class DatabaseMisconfigured(Exception):  # noqa: N818
     """The database cannot serve this process; the message says why and what to do."""
 

@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final, Protocol
 
-import asyncpg
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.bus import CHANGES_STREAM, Bus, decode_changes
-from app.db import Connection, Database
+from app.db import LOST, Connection, Database
 from app.oracle import cadence, claims
 from app.oracle.claims import Claim, Failure
 from app.oracle.metrics import OracleMetrics
@@ -55,18 +54,6 @@ REDIS_RETRY_SECONDS: Final = 1.0
 STOP_SECONDS_MAX: Final = 0.4
 """For the claim under way and for the records under way, when asked to stop; and the same for releasing claims."""
 REPORT_SECONDS: Final = 60.0
-
-_LOST: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-    asyncpg.InsufficientResourcesError,
-)
-"""What passes by itself."""
 
 _log = structlog.get_logger(__name__)
 
@@ -294,7 +281,7 @@ class OracleWorker:
         """Those that cannot be recorded, which others must not suffer from. Raises what passes by itself."""
         try:
             await self._record_together(batch)
-        except _LOST:
+        except LOST:
             raise
         except Exception as error:
             if len(batch) == 1:
@@ -381,7 +368,7 @@ class OracleWorker:
     async def _stumble(self, what: str, error: Exception) -> None:
         """Say what went wrong and wait a little."""
         self.figures.stumbled += 1
-        if isinstance(error, _LOST):
+        if isinstance(error, LOST):
             _log.warning("oracle.database_away", what=what, error=repr(error))
         else:
             _log.error("oracle.failed", what=what, exc_info=error)

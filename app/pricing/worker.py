@@ -18,7 +18,7 @@ import structlog
 from redis.asyncio import Redis
 
 from app.bus import Bus, encode_trades
-from app.db import Connection, Database, is_open
+from app.db import LOST, Connection, Database, is_open
 from app.exchange.orders import Trade
 from app.pricing import claims
 from app.pricing.engine import AssetState, Step, advance
@@ -50,18 +50,6 @@ STOP_SECONDS_MAX: Final = 0.8
 DRIFT_SECONDS: Final = 1.0
 """Between looks at idle assets."""
 REPORT_SECONDS: Final = 60.0
-
-_LOST: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-    asyncpg.InsufficientResourcesError,
-)
-"""What passes by itself."""
 
 _log = structlog.get_logger(__name__)
 
@@ -403,7 +391,7 @@ class PriceWorker:
     async def _stumble(self, what: str, error: Exception) -> None:
         """Say what went wrong and wait a little."""
         self.figures.stumbled += 1
-        if isinstance(error, _LOST):
+        if isinstance(error, LOST):
             _log.warning("prices.database_away", what=what, error=repr(error))
         else:
             _log.error("prices.failed", what=what, exc_info=error)

@@ -1,10 +1,7 @@
 """`megatron worker oracle` as a process: what it refuses, how it ends, its metrics, and a series end to end."""
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from decimal import Decimal
 
@@ -15,17 +12,17 @@ from app.db import Database
 from app.local.postgres import EmbeddedPostgres
 from app.oracle.configuration import FeedConfiguration, FeedsConfiguration
 from app.oracle.replays import start_replay
-from tests.conftest import ROOT, free_port
+from tests.conftest import free_port
 from tests.factories.market import new_admin, new_asset
 from tests.oracle.schedules import new_oracle, oracle_row
 from tests.pricing.running import open_database, until
+from tests.worker_process import Process, refused, start_worker
 from workers.hosting import serving_metrics
 
 STOP_SECONDS = 10.0
 SERIES = FeedsConfiguration(
     (FeedConfiguration(None, None, "seattle-weather", "temp_max", "1", "50", None, 10 * 10**9),), 1
 )
-Process = subprocess.Popen[str]
 
 
 @pytest.fixture
@@ -35,23 +32,7 @@ async def own(fresh_database_url: str) -> AsyncIterator[Database]:
 
 
 def start(database_url: str, redis_url: str = "", **environment: str) -> Process:
-    variables = {
-        **os.environ,
-        "DATABASE_URL": database_url,
-        "REDIS_URL": redis_url,
-        "MEGATRON_ENV": "development",
-        "MEGATRON_DATABASE_POOL_MAX": "4",
-        **environment,
-    }
-    argv = [sys.executable, "-m", "app.cli", "worker", "oracle"]
-    return subprocess.Popen(argv, cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True)
-
-
-def refused(process: Process) -> str:
-    """What it said on standard error before it ended with status 1."""
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 1
-    return errors
+    return start_worker("oracle", database_url, redis_url, **{"MEGATRON_DATABASE_POOL_MAX": "4", **environment})
 
 
 def test_a_database_without_tables_is_refused(postgres: EmbeddedPostgres) -> None:

@@ -1,10 +1,7 @@
 """`megatron worker price` as a process: what it refuses, how it ends, and the jobs around the engine."""
 
 import asyncio
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
@@ -17,15 +14,15 @@ from app.db import Database
 from app.local.postgres import EmbeddedPostgres
 from app.local.valkey import EmbeddedValkey, ephemeral_valkey
 from app.tasks import end
-from tests.conftest import ROOT, make_settings
+from tests.conftest import make_settings
 from tests.factories.market import new_admin, new_asset
 from tests.oracle.schedules import new_oracle
 from tests.pricing.running import open_database, owners, record, until, until_caught_up
+from tests.worker_process import Process, refused, start_worker
 from workers.hosting import close_jobs, jobs_worker, run_jobs
 from workers.price import QUEUE, jobs
 
 STOP_SECONDS = 10.0
-Process = subprocess.Popen[str]
 
 
 @pytest.fixture
@@ -42,22 +39,7 @@ def own_valkey() -> Iterator[EmbeddedValkey]:
 
 
 def start(database_url: str, redis_url: str = "", **environment: str) -> Process:
-    variables = {
-        **os.environ,
-        "DATABASE_URL": database_url,
-        "REDIS_URL": redis_url,
-        "MEGATRON_ENV": "development",
-        **environment,
-    }
-    argv = [sys.executable, "-m", "app.cli", "worker", "price"]
-    return subprocess.Popen(argv, cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True)
-
-
-def refused(process: Process) -> str:
-    """What it said on standard error before it ended with status 1."""
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 1
-    return errors
+    return start_worker("price", database_url, redis_url, **environment)
 
 
 # ------------------------------------------------------------------------------------------------ refusals
