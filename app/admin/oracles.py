@@ -21,10 +21,9 @@ from app.money import price_text
 from app.oracle.configuration import (
     Configuration,
     FeedsConfiguration,
-    SearchConfiguration,
-    base_cadence,
     encode_configuration,
 )
+from app.oracle.configuring import store_configuration
 from app.oracle.kinds import OracleMethod
 from app.oracle.overrides import CADENCE_SECONDS, set_override
 from app.oracle.quarantine import end_quarantines, resolve_quarantine
@@ -63,7 +62,9 @@ async def configure_oracle(
     await require_live_admin(unit.connection, principal=principal)
     await _require_asset(unit.connection, asset_id, "input", "assetId")
     before = await _locked_or_made(unit.connection, asset_id)
-    at = await _store(unit.connection, asset_id=asset_id, configuration=configuration, seconds=form.cadence_seconds)
+    at = await store_configuration(
+        connection=unit.connection, asset_id=asset_id, configuration=configuration, cadence_seconds=form.cadence_seconds
+    )
     await _start_replays(unit.connection, asset_id=asset_id, configuration=configuration, speed=series_speed, at=at)
     await end_quarantines(unit=unit, asset_id=asset_id, reason=checked, by=principal.name, bus=bus)
     await append(
@@ -223,25 +224,6 @@ def _refuse_if_held(oracle: "asyncpg.Record", *, symbol: str, now: datetime) -> 
 
 
 # ---------------------------------------------------------------------------------------------------- what is written
-async def _store(
-    connection: Connection, *, asset_id: int, configuration: Configuration, seconds: int | None
-) -> datetime:
-    """Write the configuration into the locked row; the time that this was, and that a run is due at."""
-    is_search = isinstance(configuration, SearchConfiguration)
-    at: datetime = await connection.fetchval(
-        "UPDATE oracles SET method = $2, configuration = $3, base_cadence_seconds = $4, cadence_seconds = $5,"
-        " version = version + (configuration IS NOT NULL)::int, run_id = run_id + 1, due_at = clock_timestamp(),"
-        " claimed_until = NULL, requested_at = NULL, failures = 0, last_error = NULL, override_id = NULL,"
-        " held_until = NULL WHERE asset_id = $1 RETURNING due_at",
-        asset_id,
-        (OracleMethod.SEARCH_LLM if is_search else OracleMethod.FEED).value,
-        encode_configuration(configuration),
-        seconds,
-        seconds or base_cadence(configuration),
-    )
-    return at
-
-
 async def _start_replays(
     connection: Connection, *, asset_id: int, configuration: Configuration, speed: Decimal, at: datetime
 ) -> None:

@@ -20,8 +20,8 @@ from app.demo.stand_in.months import known_at
 from app.idempotency import admin_owner, lock_admin_keys
 from app.ledger.currencies import Currency
 from app.money import price_text
-from app.oracle.configuration import base_cadence, encode_configuration
-from app.oracle.kinds import OracleMethod
+from app.oracle.configuration import encode_configuration
+from app.oracle.configuring import store_configuration
 from app.oracle.overrides import set_override
 from app.oracle.replays import start_replay
 from app.settings import Settings
@@ -143,23 +143,12 @@ async def _configure(unit: Unit, asset: DemoAsset, asset_id: int, settings: Sett
     if asset.search is not None:
         await _set_out(unit, asset, asset_id, settings)
         cadence_seconds = _search_cadence(settings)
-    stored = encode_configuration(configuration)
-    method = OracleMethod.FEED if asset.search is None else OracleMethod.SEARCH_LLM
-    await unit.connection.execute(
-        "INSERT INTO oracles AS o (asset_id, method, configuration, base_cadence_seconds, cadence_seconds, due_at)"
-        " VALUES ($1, $2, $3, $4, $5, clock_timestamp()) ON CONFLICT (asset_id) DO UPDATE SET method = excluded.method,"
-        " configuration = excluded.configuration, base_cadence_seconds = excluded.base_cadence_seconds,"
-        " cadence_seconds = excluded.cadence_seconds, due_at = excluded.due_at, run_id = o.run_id + 1,"
-        " override_id = NULL, held_until = NULL",
-        asset_id,
-        method.value,
-        stored,
-        cadence_seconds,
-        cadence_seconds or base_cadence(configuration),
+    await store_configuration(
+        connection=unit.connection, asset_id=asset_id, configuration=configuration, cadence_seconds=cadence_seconds
     )
     await append(
         unit=unit, actor=ACTOR, action="oracleConfigure", target=f"Asset:{asset_id}", reason=REASON, before=None,
-        after={"oracle": orjson.loads(stored), "cadenceSeconds": cadence_seconds},
+        after={"oracle": orjson.loads(encode_configuration(configuration)), "cadenceSeconds": cadence_seconds},
     )  # fmt: skip
 
 

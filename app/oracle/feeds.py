@@ -11,13 +11,11 @@ from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from app.oracle.configuration import FeedConfiguration
-from app.oracle.fetching import Fetcher, FetchRefused
+from app.oracle.fetching import FEED_ACCEPT, Fetcher, FetchRefused
 from app.oracle.json_numbers import DOCUMENT_BYTES_MAX, BadPath, NotOneNumber, compile_path, number_at
 
 FEED_SECONDS_MAX: Final = 10.0
 """For the whole answer, redirects and all."""
-ACCEPT: Final = "application/json, text/json, application/vnd.api+json, application/geo+json, text/plain"
-"""JSON under the names that it goes by; what the bytes are shows when they are parsed."""
 QUICK_BYTES_MAX: Final = 32_768
 """Longer documents are parsed beside the event loop, which they might hold up for a tenth of a second."""
 KEY_CHARS_MIN: Final = 12
@@ -57,7 +55,7 @@ class FeedReader:
         try:
             path = compile_path(feed.json_path)
             fetched = await self._fetcher.get(
-                feed.url, bytes_max=DOCUMENT_BYTES_MAX, seconds_max=FEED_SECONDS_MAX, accept=ACCEPT
+                feed.url, bytes_max=DOCUMENT_BYTES_MAX, seconds_max=FEED_SECONDS_MAX, accept=FEED_ACCEPT
             )
             if len(fetched.body) <= QUICK_BYTES_MAX:
                 number = number_at(fetched.body, path)

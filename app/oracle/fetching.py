@@ -20,7 +20,8 @@ from app.oracle.bodies import BadBody, body_decoder
 from app.oracle.connecting import AddressRefused, CheckedNetwork, MeteredStream, Resolve, system_addresses
 
 PAGE_ACCEPT: Final = "text/html, application/xhtml+xml, text/plain"
-FEED_ACCEPT: Final = "application/json"
+FEED_ACCEPT: Final = "application/json, text/json, application/vnd.api+json, application/geo+json, text/plain"
+"""JSON under the names that it goes by; what the bytes are shows when they are parsed."""
 USER_AGENT: Final = "Megatron-oracle/0.1 (reads public pages for a market's prices)"
 
 URL_CHARS_MAX: Final = 2_048

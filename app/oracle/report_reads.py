@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 from app.db import Connection
 from app.oracle.kinds import Evidence, OracleMethod
 from app.oracle.report_rows import ORACLE_HEAD, REPORT_COLUMNS, REPORT_SOURCE, Report, report_from_row
-from app.paging import Listing, Page, Window, fetch_page
 
 if TYPE_CHECKING:
     import asyncpg
@@ -40,19 +39,6 @@ class OracleStatus:
 
 
 # -------------------------------------------------------------------------------------------------- reports
-async def reports_page(*, connection: Connection, asset_id: int, window: Window[int]) -> Page[Report]:
-    """The asset's reports, newest first; the window's keys are ids of reports."""
-    listing = Listing(
-        columns=REPORT_COLUMNS,
-        source=REPORT_SOURCE,
-        conditions=["l.asset_id = $1"],
-        parameters=[asset_id],
-        key="l.id",
-        descending=True,
-    )
-    return await fetch_page(connection, listing, window, report_from_row)
-
-
 async def reports_by_id(*, connection: Connection, report_ids: Collection[int]) -> dict[int, Report]:
     """These reports; one that does not exist is missing."""
     rows = await connection.fetch(

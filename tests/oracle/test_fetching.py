@@ -209,7 +209,7 @@ async def test_the_media_types_asked_for_decide(server: WebServer) -> None:
     fetcher = local_fetcher(server)
     page = await get(fetcher, "http://feed.example/", accept=FEED_ACCEPT)
     assert page.body == b'{"v": 1}'
-    assert server.requests[0].headers["accept"] == "application/json"
+    assert server.requests[0].headers["accept"] == FEED_ACCEPT
     await expect_refused(fetcher, "http://feed.example/", "its Content-Type is 'application/json', and text/html")
 
 

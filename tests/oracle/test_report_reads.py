@@ -12,6 +12,7 @@ from app.oracle.history import SAMPLES_MAX, feed_samples, search_history
 from app.oracle.kinds import FUNDAMENTAL_WEIGHT, OracleMethod, Reason
 from app.oracle.overrides import set_override
 from app.oracle.quarantine import resolve_quarantine
+from app.oracle.report_pages import report_pages
 from app.oracle.report_reads import (
     REPORTS_MAX,
     OracleStatus,
@@ -21,11 +22,9 @@ from app.oracle.report_reads import (
     report_head,
     reports_after,
     reports_by_id,
-    reports_page,
 )
 from app.oracle.report_rows import Report
 from app.oracle.standing import FundamentalStanding, fundamental_standing
-from app.paging import Window
 from tests.factories.market import new_asset
 from tests.oracle.making import (
     AT,
@@ -67,19 +66,18 @@ async def test_pages_are_newest_first(database: Database) -> None:
     reports = await several(database, 5)
     await several(database, 2)
     newest_first = ids(reports)[::-1]
+    asset_id = reports[0].asset_id
     async with database.acquire() as connection:
 
-        async def page(window: Window[int]) -> tuple[list[int], bool, bool]:
-            found = await reports_page(connection=connection, asset_id=reports[0].asset_id, window=window)
-            return ids(found.rows), found.has_next, found.has_previous
+        async def page(limit: int, after: int | None = None) -> tuple[list[int], bool, bool]:
+            found = await report_pages(connection=connection, asset_ids=[asset_id], limit=limit, after=after)
+            return ids(found[asset_id].rows), found[asset_id].has_next, found[asset_id].has_previous
 
-        assert await page(Window(2)) == (newest_first[:2], True, False)
-        assert await page(Window(2, after=newest_first[1])) == (newest_first[2:4], True, True)
-        assert await page(Window(9, after=newest_first[3])) == (newest_first[4:], False, True)
-        assert await page(Window(2, before=newest_first[4], from_end=True)) == (newest_first[2:4], True, True)
-        found = await reports_page(connection=connection, asset_id=reports[0].asset_id, window=Window(1))
-        assert found.rows == [reports[-1]]
-        assert (await reports_page(connection=connection, asset_id=0, window=Window(9))).rows == []
+        assert await page(2) == (newest_first[:2], True, False)
+        assert await page(2, after=newest_first[1]) == (newest_first[2:4], True, True)
+        assert await page(9, after=newest_first[3]) == (newest_first[4:], False, True)
+        pages = await report_pages(connection=connection, asset_ids=[asset_id, 0], limit=1, after=None)
+        assert {of: found.rows for of, found in pages.items()} == {asset_id: [reports[-1]], 0: []}
 
 
 async def test_reports_by_id(database: Database) -> None:
@@ -317,7 +315,7 @@ async def test_reads_go_by_their_indexes(database: Database) -> None:
     asked: list[tuple[str, Sequence[object]]] = []
     async with database.acquire() as connection:
         with connection.query_logger(lambda query: asked.append((query.query, query.args))):
-            await reports_page(connection=connection, asset_id=asset_id, window=Window(20, after=9))
+            await report_pages(connection=connection, asset_ids=[asset_id], limit=20, after=9)
             await reports_after(connection=connection, after_position=5, asset_ids=None, limit=20)
             await latest_reports(connection=connection, asset_ids=[asset_id])
             await evidence_of(connection=connection, report_ids=[1])
